@@ -1,0 +1,745 @@
+/* Records live in chunks and are named by 32-bit slots, so that a record costs 48 bytes and its
+ * place in the index 4. The index keeps neighbouring addresses together (address >> 7): tasks are
+ * allocated side by side, and a scattering hash costs a cache miss for each insertion and removal.
+ */
+#include "leakguard/registry.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#define CHUNK_BITS 10
+#define CHUNK_RECORDS (1u << CHUNK_BITS)
+#define CHUNK_BYTES (CHUNK_RECORDS * sizeof(entry))
+#define NOBODY UINT32_MAX        /* no slot */
+#define MOST_CHILDREN ((1u << 24) - 1) /* beyond, the number sticks: the ghost stays for ever */
+
+enum { FIRST_INDEX = 256, FIRST_CHUNKS = 8, ADDRESS_SHIFT = 7 };
+enum { GHOST = 1u << 1, DOOMED = 1u << 2 }; /* beside LG_FOUND */
+
+typedef struct {
+    union {
+        const void *object; /* of a live record */
+        lg_note *note;      /* of a ghost; may be NULL */
+    };
+    uint64_t serial;
+    int64_t born;
+    lg_stack_id stack;
+    uint32_t scope;
+    uint32_t creator; /* slot or NOBODY */
+    uint32_t newer;   /* slot of the next live record by birth; of a free entry: the next free */
+    uint32_t older;
+    unsigned children : 24;
+    unsigned kind : 4;
+    unsigned flags : 4;
+} entry;
+
+typedef struct {
+    entry *entries; /* owned; NULL where the chunk is not allocated */
+    uint32_t used;
+    uint32_t free_head; /* slot or NOBODY */
+    uint32_t next;      /* chunks with free entries; of one not allocated: the next such */
+    uint32_t previous;
+} chunk;
+
+struct lg_registry {
+    pthread_mutex_t lock; /* guards all that follows */
+    lg_allocator allocator;
+    chunk *chunks;
+    uint32_t chunks_room;
+    uint32_t chunks_count; /* how many were ever used */
+    uint32_t open_head;    /* chunks with free entries */
+    uint32_t bare_head;    /* chunks without memory, to be used again */
+    uint32_t spare;        /* a chunk that is wholly free and kept, or NOBODY */
+    uint32_t *index;       /* slot + 1, 0 is empty */
+    uint32_t index_size;   /* a power of two */
+    uint32_t live;
+    uint32_t oldest;
+    uint32_t newest;
+    uint64_t last_serial;
+    size_t ghosts;
+    size_t bytes;
+    lg_kind_count kinds[LG_KIND_COUNT];
+};
+
+static void *
+take(lg_registry *registry, size_t size)
+{
+    void *block = registry->allocator.allocate(registry->allocator.context, size);
+    if (block != NULL) {
+        registry->bytes += size;
+    }
+    return block;
+}
+
+static void
+give(lg_registry *registry, void *block, size_t size)
+{
+    if (block != NULL) {
+        registry->bytes -= size;
+        registry->allocator.release(registry->allocator.context, block, size);
+    }
+}
+
+static entry *
+at(const lg_registry *registry, uint32_t slot)
+{
+    return &registry->chunks[slot >> CHUNK_BITS].entries[slot & (CHUNK_RECORDS - 1)];
+}
+
+lg_status
+lg_registry_new(const lg_allocator *allocator, uint64_t first_serial, lg_registry **ret_registry)
+{
+    lg_registry *registry = allocator->allocate(allocator->context, sizeof(*registry));
+    if (registry == NULL) {
+        return LG_NO_MEMORY;
+    }
+    *registry = (lg_registry){
+        .allocator = *allocator,
+        .bytes = sizeof(*registry),
+        .chunks_room = FIRST_CHUNKS,
+        .open_head = NOBODY,
+        .bare_head = NOBODY,
+        .spare = NOBODY,
+        .index_size = FIRST_INDEX,
+        .oldest = NOBODY,
+        .newest = NOBODY,
+        .last_serial = first_serial - 1,
+    };
+    registry->chunks = take(registry, FIRST_CHUNKS * sizeof(chunk));
+    registry->index = take(registry, FIRST_INDEX * sizeof(*registry->index));
+    if (registry->chunks == NULL || registry->index == NULL
+        || pthread_mutex_init(&registry->lock, NULL) != 0) {
+        give(registry, registry->chunks, FIRST_CHUNKS * sizeof(chunk));
+        give(registry, registry->index, FIRST_INDEX * sizeof(*registry->index));
+        allocator->release(allocator->context, registry, sizeof(*registry));
+        return LG_NO_MEMORY;
+    }
+    memset(registry->index, 0, FIRST_INDEX * sizeof(*registry->index));
+    *ret_registry = registry;
+    return LG_OK;
+}
+
+/* Chunks. */
+
+static void
+open_push(lg_registry *registry, uint32_t number)
+{
+    chunk *pushed = &registry->chunks[number];
+    pushed->next = registry->open_head;
+    pushed->previous = NOBODY;
+    if (registry->open_head != NOBODY) {
+        registry->chunks[registry->open_head].previous = number;
+    }
+    registry->open_head = number;
+}
+
+static void
+open_remove(lg_registry *registry, uint32_t number)
+{
+    const chunk *removed = &registry->chunks[number];
+    if (removed->previous != NOBODY) {
+        registry->chunks[removed->previous].next = removed->next;
+    }
+    else {
+        registry->open_head = removed->next;
+    }
+    if (removed->next != NOBODY) {
+        registry->chunks[removed->next].previous = removed->previous;
+    }
+}
+
+static bool
+grow_chunks(lg_registry *registry)
+{
+    uint32_t room = registry->chunks_room * 2;
+    chunk *chunks = take(registry, room * sizeof(chunk));
+    if (chunks == NULL) {
+        return false;
+    }
+    memcpy(chunks, registry->chunks, registry->chunks_count * sizeof(chunk));
+    give(registry, registry->chunks, registry->chunks_room * sizeof(chunk));
+    registry->chunks = chunks;
+    registry->chunks_room = room;
+    return true;
+}
+
+/* Makes a chunk of free entries the first open one. */
+static bool
+add_chunk(lg_registry *registry)
+{
+    uint32_t number = registry->bare_head;
+    if (number == NOBODY) {
+        if (registry->chunks_count == registry->chunks_room && !grow_chunks(registry)) {
+            return false;
+        }
+        number = registry->chunks_count;
+    }
+    entry *entries = take(registry, CHUNK_BYTES);
+    if (entries == NULL) {
+        return false;
+    }
+    if (number == registry->bare_head) {
+        registry->bare_head = registry->chunks[number].next;
+    }
+    else {
+        registry->chunks_count++;
+    }
+    uint32_t first = number << CHUNK_BITS;
+    for (uint32_t i = 0; i < CHUNK_RECORDS; i++) {
+        entries[i].serial = 0;
+        entries[i].flags = 0;
+        entries[i].newer = i + 1 < CHUNK_RECORDS ? first + i + 1 : NOBODY;
+    }
+    registry->chunks[number] = (chunk){.entries = entries, .free_head = first};
+    open_push(registry, number);
+    return true;
+}
+
+static uint32_t
+take_slot(lg_registry *registry)
+{
+    if (registry->open_head == NOBODY && !add_chunk(registry)) {
+        return NOBODY;
+    }
+    uint32_t number = registry->open_head;
+    chunk *open = &registry->chunks[number];
+    uint32_t slot = open->free_head;
+    open->free_head = at(registry, slot)->newer;
+    open->used++;
+    if (number == registry->spare) {
+        registry->spare = NOBODY;
+    }
+    if (open->free_head == NOBODY) {
+        open_remove(registry, number);
+    }
+    return slot;
+}
+
+/* One wholly free chunk is kept, so that a number of records that swings around a chunk's border
+ * does not allocate each time. */
+static void
+chunk_emptied(lg_registry *registry, uint32_t number)
+{
+    if (registry->spare == NOBODY) {
+        registry->spare = number;
+        return;
+    }
+    chunk *empty = &registry->chunks[number];
+    open_remove(registry, number);
+    give(registry, empty->entries, CHUNK_BYTES);
+    *empty = (chunk){.next = registry->bare_head};
+    registry->bare_head = number;
+}
+
+static void
+free_slot(lg_registry *registry, uint32_t slot)
+{
+    uint32_t number = slot >> CHUNK_BITS;
+    chunk *owner = &registry->chunks[number];
+    entry *freed = at(registry, slot);
+    freed->newer = owner->free_head;
+    freed->serial = 0;
+    freed->flags = 0;
+    if (owner->free_head == NOBODY) {
+        open_push(registry, number);
+    }
+    owner->free_head = slot;
+    owner->used--;
+    if (owner->used == 0) {
+        chunk_emptied(registry, number);
+    }
+}
+
+/* Index. */
+
+static uint32_t
+home(uint32_t size, const void *object)
+{
+    return (uint32_t)((uintptr_t)object >> ADDRESS_SHIFT) & (size - 1);
+}
+
+/* The place of a live object's slot, or index_size where it has none. */
+static uint32_t
+find_place(const lg_registry *registry, const void *object)
+{
+    uint32_t mask = registry->index_size - 1;
+    for (uint32_t i = home(registry->index_size, object);; i = (i + 1) & mask) {
+        if (registry->index[i] == 0) {
+            return registry->index_size;
+        }
+        if (at(registry, registry->index[i] - 1)->object == object) {
+            return i;
+        }
+    }
+}
+
+static uint32_t
+find_slot(const lg_registry *registry, const void *object)
+{
+    uint32_t place = find_place(registry, object);
+    return place == registry->index_size ? NOBODY : registry->index[place] - 1;
+}
+
+static void
+index_put(uint32_t *index, uint32_t size, const void *object, uint32_t slot)
+{
+    uint32_t i = home(size, object);
+    while (index[i] != 0) {
+        i = (i + 1) & (size - 1);
+    }
+    index[i] = slot + 1;
+}
+
+/* False where memory ran out; then the old index serves on. */
+static bool
+resize_index(lg_registry *registry, uint32_t size)
+{
+    uint32_t *index = take(registry, size * sizeof(*index));
+    if (index == NULL) {
+        return false;
+    }
+    memset(index, 0, size * sizeof(*index));
+    for (uint32_t i = 0; i < registry->index_size; i++) {
+        if (registry->index[i] != 0) {
+            uint32_t slot = registry->index[i] - 1;
+            index_put(index, size, at(registry, slot)->object, slot);
+        }
+    }
+    give(registry, registry->index, registry->index_size * sizeof(*index));
+    registry->index = index;
+    registry->index_size = size;
+    return true;
+}
+
+/* Takes an object out, and moves back what had to give way to it: no tombstones. */
+static void
+index_remove(lg_registry *registry, uint32_t hole)
+{
+    uint32_t mask = registry->index_size - 1;
+    for (uint32_t i = (hole + 1) & mask; registry->index[i] != 0; i = (i + 1) & mask) {
+        uint32_t wanted = home(registry->index_size, at(registry, registry->index[i] - 1)->object);
+        /* It may move only if its home is not between the hole and its place. */
+        if (((i - wanted) & mask) >= ((i - hole) & mask)) {
+            registry->index[hole] = registry->index[i];
+            hole = i;
+        }
+    }
+    registry->index[hole] = 0;
+    if (registry->index_size > FIRST_INDEX && registry->live < registry->index_size / 8) {
+        (void)resize_index(registry, registry->index_size / 2);
+    }
+}
+
+/* Records. */
+
+static lg_record
+copy_of(const lg_registry *registry, const entry *source)
+{
+    bool ghost = (source->flags & GHOST) != 0;
+    return (lg_record){
+        .object = ghost ? NULL : source->object,
+        .serial = source->serial,
+        .creator = source->creator == NOBODY ? 0 : at(registry, source->creator)->serial,
+        .born = source->born,
+        .stack = source->stack,
+        .scope = source->scope,
+        .kind = (lg_kind)source->kind,
+        .flags = source->flags & LG_FOUND,
+        .children = source->children,
+    };
+}
+
+static void
+link_newest(lg_registry *registry, uint32_t slot)
+{
+    entry *added = at(registry, slot);
+    added->older = registry->newest;
+    added->newer = NOBODY;
+    if (registry->newest != NOBODY) {
+        at(registry, registry->newest)->newer = slot;
+    }
+    else {
+        registry->oldest = slot;
+    }
+    registry->newest = slot;
+}
+
+static void
+unlink_by_birth(lg_registry *registry, const entry *removed)
+{
+    if (removed->older != NOBODY) {
+        at(registry, removed->older)->newer = removed->newer;
+    }
+    else {
+        registry->oldest = removed->newer;
+    }
+    if (removed->newer != NOBODY) {
+        at(registry, removed->newer)->older = removed->older;
+    }
+    else {
+        registry->newest = removed->older;
+    }
+}
+
+static void
+add_child(lg_registry *registry, uint32_t slot)
+{
+    entry *creator = at(registry, slot);
+    if (creator->children < MOST_CHILDREN) {
+        creator->children = (creator->children + 1) & MOST_CHILDREN;
+    }
+}
+
+/* A record names `slot` no more. Frees it if it was a ghost for that record alone, and so on up
+ * the line; adds the notes of what goes to *notes. */
+static void
+drop_child(lg_registry *registry, uint32_t slot, lg_note **notes)
+{
+    while (slot != NOBODY) {
+        entry *creator = at(registry, slot);
+        if (creator->children < MOST_CHILDREN) {
+            creator->children = (creator->children - 1) & MOST_CHILDREN;
+        }
+        if ((creator->flags & GHOST) == 0 || creator->children > 0) {
+            return;
+        }
+        if (creator->note != NULL) {
+            creator->note->next = *notes;
+            *notes = creator->note;
+        }
+        uint32_t next = creator->creator;
+        registry->ghosts--;
+        free_slot(registry, slot);
+        slot = next;
+    }
+}
+
+lg_status
+lg_registry_insert(lg_registry *registry, const lg_birth *birth, uint64_t *ret_serial)
+{
+    lg_status status = LG_OK;
+    pthread_mutex_lock(&registry->lock);
+    if (find_place(registry, birth->object) != registry->index_size) {
+        status = LG_EXISTS;
+        goto done;
+    }
+    if ((uint64_t)(registry->live + 1) * 5 > (uint64_t)registry->index_size * 3
+        && !resize_index(registry, registry->index_size * 2)) {
+        status = LG_NO_MEMORY;
+        goto done;
+    }
+    uint32_t creator = birth->creator == NULL ? NOBODY : find_slot(registry, birth->creator);
+    uint32_t slot = take_slot(registry);
+    if (slot == NOBODY) {
+        status = LG_NO_MEMORY;
+        goto done;
+    }
+    *at(registry, slot) = (entry){
+        .object = birth->object,
+        .serial = ++registry->last_serial,
+        .born = birth->born,
+        .stack = birth->stack,
+        .scope = birth->scope,
+        .creator = creator,
+        .kind = (unsigned)birth->kind & 15u,
+        .flags = birth->flags & LG_FOUND,
+    };
+    if (creator != NOBODY) {
+        add_child(registry, creator);
+        if (birth->scope == 0) {
+            at(registry, slot)->scope = at(registry, creator)->scope;
+        }
+    }
+    link_newest(registry, slot);
+    index_put(registry->index, registry->index_size, birth->object, slot);
+    registry->live++;
+    registry->kinds[birth->kind].created++;
+    *ret_serial = registry->last_serial;
+done:
+    pthread_mutex_unlock(&registry->lock);
+    return status;
+}
+
+/* Makes a record that others name as their creator a ghost. */
+static void
+make_ghost(lg_registry *registry, uint32_t slot, lg_note **notes)
+{
+    entry *ended = at(registry, slot);
+    ended->flags = (ended->flags | GHOST) & 15u;
+    ended->note = NULL;
+    registry->ghosts++;
+    /* Link past creators that are ghosts themselves, or a chain of them would grow for ever. */
+    uint32_t creator = ended->creator;
+    uint32_t further = creator;
+    while (further != NOBODY && (at(registry, further)->flags & GHOST) != 0) {
+        further = at(registry, further)->creator;
+    }
+    if (further != creator) {
+        ended->creator = further;
+        if (further != NOBODY) {
+            add_child(registry, further);
+        }
+        drop_child(registry, creator, notes);
+    }
+}
+
+static void
+remove_unlocked(lg_registry *registry, uint32_t place, lg_removed *ret_removed)
+{
+    uint32_t slot = registry->index[place] - 1;
+    entry *removed = at(registry, slot);
+    *ret_removed = (lg_removed){.record = copy_of(registry, removed), .slot = slot};
+    registry->live--;
+    index_remove(registry, place);
+    unlink_by_birth(registry, removed);
+    if (removed->children > 0) {
+        ret_removed->is_creator = true;
+        make_ghost(registry, slot, &ret_removed->notes);
+        return;
+    }
+    uint32_t creator = removed->creator;
+    free_slot(registry, slot);
+    drop_child(registry, creator, &ret_removed->notes);
+}
+
+lg_status
+lg_registry_remove(lg_registry *registry, const void *object, lg_removed *ret_removed)
+{
+    pthread_mutex_lock(&registry->lock);
+    uint32_t place = find_place(registry, object);
+    bool found = place != registry->index_size;
+    if (found) {
+        remove_unlocked(registry, place, ret_removed);
+        registry->kinds[ret_removed->record.kind].ended++;
+    }
+    pthread_mutex_unlock(&registry->lock);
+    return found ? LG_OK : LG_NOT_FOUND;
+}
+
+lg_status
+lg_registry_cancel(lg_registry *registry, const void *object, lg_removed *ret_removed)
+{
+    pthread_mutex_lock(&registry->lock);
+    uint32_t place = find_place(registry, object);
+    bool found = place != registry->index_size;
+    if (found) {
+        remove_unlocked(registry, place, ret_removed);
+        registry->kinds[ret_removed->record.kind].created--;
+    }
+    pthread_mutex_unlock(&registry->lock);
+    return found ? LG_OK : LG_NOT_FOUND;
+}
+
+/* A ghost may have gone, and its slot may be another record's, since it was removed. */
+static entry *
+find_ghost(const lg_registry *registry, const lg_removed *removed)
+{
+    uint32_t number = removed->slot >> CHUNK_BITS;
+    if (number >= registry->chunks_count || registry->chunks[number].entries == NULL) {
+        return NULL;
+    }
+    entry *ghost = at(registry, removed->slot);
+    return ghost->serial == removed->record.serial && (ghost->flags & GHOST) != 0 ? ghost : NULL;
+}
+
+lg_status
+lg_registry_annotate(lg_registry *registry, const lg_removed *removed, lg_note *note)
+{
+    lg_status status = LG_OK;
+    pthread_mutex_lock(&registry->lock);
+    entry *ghost = find_ghost(registry, removed);
+    if (ghost == NULL) {
+        status = LG_NOT_FOUND;
+    }
+    else if (ghost->note != NULL) {
+        status = LG_EXISTS;
+    }
+    else {
+        note->next = NULL;
+        ghost->note = note;
+    }
+    pthread_mutex_unlock(&registry->lock);
+    return status;
+}
+
+lg_note *
+lg_registry_free(lg_registry *registry)
+{
+    if (registry == NULL) {
+        return NULL;
+    }
+    lg_note *notes = NULL;
+    for (uint32_t number = 0; number < registry->chunks_count; number++) {
+        entry *entries = registry->chunks[number].entries;
+        for (uint32_t i = 0; entries != NULL && i < CHUNK_RECORDS; i++) {
+            if ((entries[i].flags & GHOST) != 0 && entries[i].note != NULL) {
+                entries[i].note->next = notes;
+                notes = entries[i].note;
+            }
+        }
+        give(registry, entries, CHUNK_BYTES);
+    }
+    give(registry, registry->chunks, registry->chunks_room * sizeof(chunk));
+    give(registry, registry->index, registry->index_size * sizeof(*registry->index));
+    pthread_mutex_destroy(&registry->lock);
+    lg_allocator allocator = registry->allocator;
+    allocator.release(allocator.context, registry, sizeof(*registry));
+    return notes;
+}
+
+lg_status
+lg_registry_find(lg_registry *registry, const void *object, lg_record *ret_record)
+{
+    pthread_mutex_lock(&registry->lock);
+    uint32_t slot = find_slot(registry, object);
+    if (slot != NOBODY) {
+        *ret_record = copy_of(registry, at(registry, slot));
+    }
+    pthread_mutex_unlock(&registry->lock);
+    return slot != NOBODY ? LG_OK : LG_NOT_FOUND;
+}
+
+lg_status
+lg_registry_find_creator(lg_registry *registry, const void *object, lg_record *ret_creator,
+                         const lg_note **ret_note)
+{
+    pthread_mutex_lock(&registry->lock);
+    uint32_t slot = find_slot(registry, object);
+    uint32_t creator = slot == NOBODY ? NOBODY : at(registry, slot)->creator;
+    if (creator != NOBODY) {
+        const entry *found = at(registry, creator);
+        *ret_creator = copy_of(registry, found);
+        *ret_note = (found->flags & GHOST) != 0 ? found->note : NULL;
+    }
+    pthread_mutex_unlock(&registry->lock);
+    return creator != NOBODY ? LG_OK : LG_NOT_FOUND;
+}
+
+void
+lg_registry_visit_line(lg_registry *registry, const void *object, lg_visit visit, void *context)
+{
+    pthread_mutex_lock(&registry->lock);
+    for (uint32_t slot = find_slot(registry, object); slot != NOBODY;
+         slot = at(registry, slot)->creator) {
+        lg_record record = copy_of(registry, at(registry, slot));
+        if (!visit(context, &record)) {
+            break;
+        }
+    }
+    pthread_mutex_unlock(&registry->lock);
+}
+
+void
+lg_registry_visit_since(lg_registry *registry, uint64_t since, unsigned kinds, lg_visit visit,
+                        void *context)
+{
+    pthread_mutex_lock(&registry->lock);
+    for (uint32_t slot = registry->newest; slot != NOBODY; slot = at(registry, slot)->older) {
+        const entry *found = at(registry, slot);
+        if (found->serial <= since) {
+            break;
+        }
+        if ((kinds & LG_KIND_BIT(found->kind)) != 0) {
+            lg_record record = copy_of(registry, found);
+            if (!visit(context, &record)) {
+                break;
+            }
+        }
+    }
+    pthread_mutex_unlock(&registry->lock);
+}
+
+uint64_t
+lg_registry_last_serial(lg_registry *registry)
+{
+    pthread_mutex_lock(&registry->lock);
+    uint64_t serial = registry->last_serial;
+    pthread_mutex_unlock(&registry->lock);
+    return serial;
+}
+
+uint64_t
+lg_registry_newest_live(lg_registry *registry)
+{
+    pthread_mutex_lock(&registry->lock);
+    uint64_t serial = registry->newest == NOBODY ? 0 : at(registry, registry->newest)->serial;
+    pthread_mutex_unlock(&registry->lock);
+    return serial;
+}
+
+lg_registry_stats
+lg_registry_get_stats(lg_registry *registry)
+{
+    lg_registry_stats stats;
+    pthread_mutex_lock(&registry->lock);
+    memcpy(stats.kinds, registry->kinds, sizeof(stats.kinds));
+    stats.ghosts = registry->ghosts;
+    stats.bytes = registry->bytes;
+    pthread_mutex_unlock(&registry->lock);
+    return stats;
+}
+
+void
+lg_registry_lock(lg_registry *registry)
+{
+    pthread_mutex_lock(&registry->lock);
+}
+
+void
+lg_registry_unlock(lg_registry *registry)
+{
+    pthread_mutex_unlock(&registry->lock);
+}
+
+void
+lg_registry_reset_lock(lg_registry *registry)
+{
+    pthread_mutex_init(&registry->lock, NULL);
+}
+
+/* The thread that a record belongs to, or NOBODY where its line shows none. */
+static uint32_t
+thread_of(const lg_registry *registry, uint32_t slot)
+{
+    while (slot != NOBODY && at(registry, slot)->kind != LG_THREAD) {
+        slot = at(registry, slot)->creator;
+    }
+    return slot;
+}
+
+lg_note *
+lg_registry_keep_thread(lg_registry *registry, const void *thread, uint64_t upto, lg_visit removed,
+                        void *context)
+{
+    lg_note *notes = NULL;
+    pthread_mutex_lock(&registry->lock);
+    uint32_t kept = thread == NULL ? NOBODY : find_slot(registry, thread);
+    /* All are judged before any goes: removal shortens the lines of creators. */
+    for (uint32_t slot = registry->oldest; slot != NOBODY; slot = at(registry, slot)->newer) {
+        entry *judged = at(registry, slot);
+        uint32_t owner = thread_of(registry, slot);
+        if (judged->serial <= upto && owner != NOBODY && owner != kept) {
+            judged->flags = (judged->flags | DOOMED) & 15u;
+        }
+    }
+    uint32_t next;
+    for (uint32_t slot = registry->oldest; slot != NOBODY; slot = next) {
+        const entry *doomed = at(registry, slot);
+        next = doomed->newer;
+        if ((doomed->flags & DOOMED) == 0) {
+            continue;
+        }
+        lg_removed gone;
+        remove_unlocked(registry, find_place(registry, doomed->object), &gone);
+        registry->kinds[gone.record.kind].ended++;
+        removed(context, &gone.record);
+        while (gone.notes != NULL) {
+            lg_note *note = gone.notes;
+            gone.notes = note->next;
+            note->next = notes;
+            notes = note;
+        }
+    }
+    pthread_mutex_unlock(&registry->lock);
+    return notes;
+}

@@ -1,0 +1,46 @@
+/* What every part of the core shares: status codes, kinds, frames.
+ *
+ * The core knows nothing of Python. It never prints and never aborts. Functions that can fail
+ * return an lg_status and leave their ret_* parameters untouched on failure.
+ */
+#ifndef LEAKGUARD_BASE_H
+#define LEAKGUARD_BASE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum {
+    LG_OK = 0,
+    LG_NO_MEMORY = -1,
+    LG_FULL = -2,      /* a configured bound is reached */
+    LG_EXISTS = -3,    /* the key is there already */
+    LG_NOT_FOUND = -4,
+} lg_status;
+
+/* The kinds of resources. The numbers are indexes of counters and bits of kind masks. */
+typedef enum {
+    LG_TASK,
+    LG_THREAD,        /* a thread that Python knows */
+    LG_NATIVE_THREAD, /* a thread that Python does not know */
+    LG_TIMER,
+    LG_ASYNCGEN,
+    LG_LOOP,
+    LG_EXECUTOR,
+    LG_TRANSPORT,
+    LG_SERVER,
+    LG_PROCESS,
+    LG_TEMPDIR,
+    LG_KIND_COUNT,
+} lg_kind;
+
+#define LG_KIND_BIT(kind) (1u << (kind))
+#define LG_ALL_KINDS ((1u << LG_KIND_COUNT) - 1u)
+
+/* One frame of a stack: two words that only the binding can explain (for Python a code object
+ * and the offset of the last instruction). */
+typedef struct {
+    uintptr_t code;
+    uintptr_t offset;
+} lg_frame;
+
+#endif

@@ -1,0 +1,41 @@
+/* The tracker: a depot and a registry that work as one. What the hooks talk to. */
+#ifndef LEAKGUARD_TRACKER_H
+#define LEAKGUARD_TRACKER_H
+
+#include "leakguard/depot.h"
+#include "leakguard/registry.h"
+
+typedef struct {
+    lg_allocator allocator;
+    lg_depot *depot;       /* owned */
+    lg_registry *registry; /* owned */
+    _Atomic uint64_t dropped; /* births that left no record, or a record without its stack */
+} lg_tracker;
+
+lg_status
+lg_tracker_new(const lg_depot_config *config, uint64_t first_serial, lg_tracker **ret_tracker);
+
+/* Frees the tracker, its depot and registry; returns the notes of all ghosts. NULL is allowed. */
+lg_note *
+lg_tracker_free(lg_tracker *tracker, lg_frame_release release, void *context);
+
+/* Records a birth with its stack: `birth->stack` is ignored, the stack's use goes with the record.
+ * LG_EXISTS; LG_FULL (evict and try again, or give an empty stack); LG_NO_MEMORY. A failure
+ * leaves no trace: whether it counts as dropped is the caller's to say. */
+lg_status
+lg_tracker_birth(lg_tracker *tracker, const lg_stack *stack, const lg_birth *birth,
+                 uint64_t *ret_serial);
+
+/* Ends a record and gives up its stack's use. LG_NOT_FOUND. */
+lg_status
+lg_tracker_death(lg_tracker *tracker, const void *object, lg_removed *ret_removed);
+
+/* Takes a birth back (the creation failed). LG_NOT_FOUND. */
+lg_status
+lg_tracker_cancel(lg_tracker *tracker, const void *object, lg_removed *ret_removed);
+
+/* In a forked child: lg_registry_keep_thread, with the uses of the stacks given up. */
+lg_note *
+lg_tracker_keep_thread(lg_tracker *tracker, const void *thread, uint64_t upto);
+
+#endif
