@@ -1,0 +1,277 @@
+#include "glue.h"
+
+#include <stdlib.h>
+
+#include "compat.h"
+#include "epitaph.h"
+#include "leakguard/clock.h"
+#include "leakguard/process.h"
+
+glue_context *glue;
+
+int
+glue_init(module_state *state)
+{
+    if (glue != NULL) {
+        glue->state = state;
+        return 0;
+    }
+    glue_context *context = calloc(1, sizeof(*context));
+    if (context == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (pthread_key_create(&context->local, free) != 0) {
+        free(context);
+        PyErr_SetString(PyExc_RuntimeError, "leakguard: no thread-local storage left");
+        return -1;
+    }
+    context->eager_start = PyUnicode_InternFromString("eager_start");
+    if (context->eager_start == NULL) {
+        free(context);
+        return -1;
+    }
+    context->interp = PyInterpreterState_Get();
+    context->state = state;
+    context->next_serial = 1;
+    glue = context;
+    return 0;
+}
+
+thread_local_state *
+glue_local(void)
+{
+    thread_local_state *local = pthread_getspecific(glue->local);
+    if (local == NULL) {
+        local = calloc(1, sizeof(*local));
+        if (local != NULL && pthread_setspecific(glue->local, local) != 0) {
+            free(local);
+            local = NULL;
+        }
+    }
+    return local;
+}
+
+/* A thread that was there before this installation: looked up once, by its ident. */
+static const void *
+find_adopted(void)
+{
+    thread_local_state *local = glue_local();
+    if (local == NULL || glue->state == NULL) {
+        return NULL;
+    }
+    local->epoch = glue->epoch;
+    local->record = NULL;
+    PyObject *ident = PyLong_FromUnsignedLong(PyThread_get_thread_ident());
+    if (ident != NULL) {
+        local->record = PyDict_GetItemWithError(glue->state->adopted, ident);
+        Py_DECREF(ident);
+    }
+    PyErr_Clear();
+    return local->record;
+}
+
+const void *
+glue_current_thread(void)
+{
+    thread_local_state *local = pthread_getspecific(glue->local);
+    if (local == NULL || local->epoch != glue->epoch) {
+        return find_adopted();
+    }
+    return local->record;
+}
+
+/* The running loop, borrowed. Where the loop was running already when the hook was put in, asyncio
+ * is asked (it returns None, and raises nothing, where no loop runs). */
+static PyObject *
+running_loop(void)
+{
+    thread_local_state *local = pthread_getspecific(glue->local);
+    if (local != NULL && local->loop_epoch == glue->epoch) {
+        return local->running;
+    }
+    if (glue->get_running_loop == NULL) {
+        return NULL;
+    }
+    PyCFunction function = PyCFunction_GET_FUNCTION(glue->get_running_loop);
+    PyObject *loop = function(PyCFunction_GET_SELF(glue->get_running_loop), NULL);
+    if (loop == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    /* Borrowing is safe: the thread that runs the loop holds it. */
+    Py_DECREF(loop);
+    return loop == Py_None ? NULL : loop;
+}
+
+const void *
+glue_current_task(PyThreadState *tstate)
+{
+    PyObject *loop;
+    int known;
+    PyObject *task = frames_running_task(tstate, &loop, &known);
+    if (task != NULL || glue->current_tasks == NULL || PyDict_GET_SIZE(glue->current_tasks) == 0) {
+        return task;
+    }
+    if (!known) {
+        loop = running_loop();
+    }
+    if (loop == NULL) {
+        return NULL;
+    }
+    task = PyDict_GetItemWithError(glue->current_tasks, loop);
+    if (task == NULL) {
+        PyErr_Clear();
+    }
+    return task == Py_None ? NULL : task;
+}
+
+static uint32_t
+current_scope(void)
+{
+    PyObject *value = NULL;
+    if (PyContextVar_Get(glue->scope_var, NULL, &value) < 0) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (value == NULL) {
+        return 0;
+    }
+    unsigned long scope = PyLong_Check(value) ? PyLong_AsUnsignedLong(value) : 0;
+    Py_DECREF(value);
+    return (uint32_t)scope;
+}
+
+void
+glue_release_frame(void *context, lg_frame frame)
+{
+    (void)context;
+    Py_DECREF((PyObject *)frame.code);
+}
+
+size_t
+glue_evict(void)
+{
+    return lg_depot_evict(glue->tracker->depot, glue_release_frame, NULL);
+}
+
+void
+glue_after_fork(void)
+{
+    epitaph_free_all(lg_process_after_fork(glue_current_thread()));
+}
+
+static uint64_t
+record_birth(const lg_stack *stack, const lg_birth *birth, bool *ret_known)
+{
+    uint64_t serial = 0;
+    lg_tracker *tracker = glue->tracker;
+    lg_status status = lg_tracker_birth(tracker, stack, birth, &serial);
+    if (status == LG_FULL) {
+        /* Releasing code objects may run Python code, which may uninstall. */
+        glue_evict();
+        if (glue->tracker != tracker) {
+            return 0;
+        }
+        status = lg_tracker_birth(tracker, stack, birth, &serial);
+    }
+    if (status == LG_FULL) {
+        lg_stack empty = {0};
+        status = lg_tracker_birth(tracker, &empty, birth, &serial);
+        tracker->dropped++;
+    }
+    *ret_known = status == LG_EXISTS;
+    if (status == LG_OK) {
+        return serial;
+    }
+    if (status != LG_EXISTS) {
+        tracker->dropped++;
+    }
+    return 0;
+}
+
+uint64_t
+glue_birth(PyThreadState *tstate, lg_kind kind, const void *object, const void *creator,
+           bool *ret_known)
+{
+    if (lg_process_forked()) {
+        glue_after_fork();
+    }
+    thread_local_state *local = pthread_getspecific(glue->local);
+    frames_mark loop = {NULL, NULL};
+    if (local != NULL && local->loop_epoch == glue->epoch) {
+        loop = local->loop;
+    }
+    lg_frame frames[glue->depth];
+    lg_stack stack;
+    frames_walk(tstate, loop, frames, glue->depth, &stack);
+    lg_birth birth = {
+        .object = object,
+        .creator = creator,
+        .born = lg_clock_now(),
+        .kind = kind,
+    };
+    if (creator == NULL) {
+        birth.creator = glue_current_task(tstate);
+        if (birth.creator == NULL) {
+            birth.creator = glue_current_thread();
+        }
+        if (glue->scopes_active != 0) {
+            birth.scope = current_scope();
+        }
+    }
+    uint64_t serial = record_birth(&stack, &birth, ret_known);
+    glue->seen[kind] += !*ret_known;
+    return serial;
+}
+
+uint64_t
+glue_adopt(lg_kind kind, const void *object)
+{
+    bool known;
+    lg_stack empty = {0};
+    lg_birth birth = {
+        .object = object,
+        .born = lg_clock_now(),
+        .kind = kind,
+        .flags = LG_FOUND,
+    };
+    return record_birth(&empty, &birth, &known);
+}
+
+void
+glue_death(const void *key, epitaph *(*describe)(void *subject), void *subject)
+{
+    lg_removed removed;
+    lg_tracker *tracker = glue->tracker;
+    if (tracker == NULL || lg_tracker_death(tracker, key, &removed) != LG_OK) {
+        return;
+    }
+    epitaph_free_all(removed.notes);
+    epitaph *note;
+    if (removed.is_creator && describe != NULL) {
+        note = describe(subject);
+    }
+    else {
+        /* Its children went first: what was prepared is of no use any more. */
+        note = epitaph_prepared(key);
+        removed.is_creator = false;
+    }
+    if (note == NULL) {
+        return;
+    }
+    /* Describing ran Python code: tracking may have ended, or the children gone. */
+    if (glue->tracker != tracker || !removed.is_creator
+        || lg_registry_annotate(tracker->registry, &removed, &note->link) != LG_OK) {
+        epitaph_free_all(&note->link);
+    }
+}
+
+void
+glue_cancel(const void *key)
+{
+    lg_removed removed;
+    if (glue->tracker != NULL && lg_tracker_cancel(glue->tracker, key, &removed) == LG_OK) {
+        epitaph_free_all(removed.notes);
+    }
+}

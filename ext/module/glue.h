@@ -1,0 +1,249 @@
+/* The glue: what the hooks share. One struct for the process (hooks get no context argument),
+ * one state for the module object.
+ *
+ * All of it is used with the GIL of the main interpreter held, except where a function says
+ * otherwise. Hooks that are reached from another interpreter pass through.
+ */
+#ifndef LG_GLUE_H
+#define LG_GLUE_H
+
+#include <Python.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "frames.h"
+#include "leakguard/tracker.h"
+
+#define LG_MAX_STACK_DEPTH 1024
+
+/* What the glue knows of one thread; freed by the system when the thread ends. */
+typedef struct {
+    const void *record;   /* key of the thread's own record: compared, never followed */
+    uint64_t epoch;       /* the installation that `record` belongs to */
+    frames_mark loop;     /* where the loop that runs here began */
+    PyObject *running;    /* that loop, borrowed: _set_running_loop tells when it goes; or NULL */
+    uint64_t loop_epoch;  /* the installation in which _set_running_loop told `loop`, `running` */
+} thread_local_state;
+
+typedef struct {
+    PyTypeObject *ThreadRun; /* owned, as all here */
+    PyTypeObject *Hook;
+    PyTypeObject *Record;
+    PyObject *watches;       /* set of weak references to objects born through Python */
+    PyObject *prepared;      /* dict: address -> what epitaph_prepare took down */
+    PyObject *adopted;       /* dict: ident -> ThreadRun of a thread that was there before */
+} module_state;
+
+/* What the hooks found where they sit now. Kept after unhook: somebody may have copied our
+ * functions, which then pass through. */
+typedef struct {
+    PyTypeObject *type; /* owned */
+    initproc init;
+    destructor dealloc;
+    PyWrapperDescrObject *wrapper; /* owned: Task.__init__ */
+    void *wrapped;
+    PyObject *done; /* owned: the method descriptor Task.done */
+    bool on;
+} task_hook;
+
+/* One entry of a C module's method table. */
+typedef struct {
+    PyObject *function; /* owned; NULL where there is no such entry here */
+    PyCFunction original;
+} method_hook;
+
+enum { START_NEW_THREAD, START_NEW, START_JOINABLE_THREAD, THREAD_STARTS };
+
+typedef struct {
+    PyInterpreterState *interp; /* the main interpreter, the only one that is tracked */
+    module_state *state;        /* of the module in that interpreter; NULL once it is cleared */
+    pthread_key_t local;        /* -> thread_local_state */
+    lg_tracker *tracker;        /* owned; NULL when not installed */
+    uint64_t epoch;             /* counts installations */
+    uint64_t next_serial;       /* where the next installation's serials begin */
+    uint32_t depth;             /* frames kept of a stack */
+    struct {
+        pid_t pid; /* the process that armed it: a forked child's status is never touched */
+        int code;
+        bool leaked;
+    } exit;
+    struct {
+        bool on;
+        bool audited;          /* the audit hook is in, for good */
+        void *chained;         /* the PyRefTracer that was found, or NULL */
+        void *chained_context; /* borrowed */
+        uint64_t threads, tasks;           /* counted by the witness */
+        uint64_t seen_threads, seen_tasks; /* `seen` when it began */
+    } witness;
+    uint64_t failures;          /* hooks that could not do their work, whatever the reason */
+
+    PyObject *eager_start;      /* owned: the interned keyword */
+    task_hook tasks;
+    method_hook threads[THREAD_STARTS];
+    method_hook set_running_loop;
+    uint64_t seen[LG_KIND_COUNT]; /* births that hooks saw, failed creations included */
+
+    PyObject *scope_var;        /* owned: the context variable of scope="descendants"; or NULL */
+    uint32_t scopes_active;     /* guards with that scope that are entered now */
+    PyObject *current_tasks;    /* owned: asyncio.tasks._current_tasks; or NULL */
+    PyObject *pure_task;        /* owned: asyncio.tasks._PyTask; or NULL */
+    PyObject *get_running_loop; /* owned: _asyncio._get_running_loop; or NULL */
+    PyObject *pool_marks;       /* owned: dict whose keys are targets and classes of pool threads */
+    PyObject *pool_owner;       /* owned: callable, Thread -> its executor or None */
+    PyObject *thread_type;      /* owned: threading.Thread; or NULL while that is not loaded */
+    PyObject *thread_run;       /* owned: its `run` */
+} glue_context;
+
+/* Set once, at the module's first execution in the main interpreter; never freed, since another
+ * library may have kept a hook of ours and call it after uninstall. */
+extern glue_context *glue;
+
+/* 0, or -1 with an exception. */
+int
+glue_init(module_state *state);
+
+/* True where this call is to be tracked: hooks are on, and this is the tracked interpreter. */
+static inline bool
+glue_tracks(PyThreadState *tstate)
+{
+    return glue->tracker != NULL && tstate->interp == glue->interp;
+}
+
+/* This thread's state, made at the first call; NULL where memory ran out. */
+thread_local_state *
+glue_local(void);
+
+/* Records a birth at the present Python stack. A NULL creator means the running task, else the
+ * current thread. Returns the serial, 0 where nothing was recorded: because the object has a
+ * record already (*ret_known is true), or memory ran out (counted as dropped). Sets no exception
+ * and keeps a pending one. */
+uint64_t
+glue_birth(PyThreadState *tstate, lg_kind kind, const void *object, const void *creator,
+           bool *ret_known);
+
+/* Records something that was there before tracking began: no stack, no creator, LG_FOUND. */
+uint64_t
+glue_adopt(lg_kind kind, const void *object);
+
+/* Ends the record of `key`, if it has one. `describe` (may be NULL: then nothing is known) makes
+ * the note for a creator whose children live on, with `subject`; see epitaph.h. Keeps a pending
+ * exception. */
+typedef struct epitaph epitaph;
+void
+glue_death(const void *key, epitaph *(*describe)(void *subject), void *subject);
+
+/* Takes a birth back: the creation failed. Keeps the pending exception. */
+void
+glue_cancel(const void *key);
+
+/* The keys of the running task and of the thread that are current here; NULL where there is none
+ * or no record. */
+const void *
+glue_current_task(PyThreadState *tstate);
+const void *
+glue_current_thread(void);
+
+/* Takes unused stacks out of the depot. */
+size_t
+glue_evict(void);
+
+/* In a forked child, removes what other threads left behind. */
+void
+glue_after_fork(void);
+
+/* Releases one frame of the depot. */
+void
+glue_release_frame(void *context, lg_frame frame);
+
+/* hook_task.c. `hook` is idempotent; unhook puts back what is still ours. -1 with an exception. */
+int
+hook_tasks(PyTypeObject *task_type);
+void
+unhook_tasks(void);
+bool
+hook_tasks_is_on(void);
+/* Whether a live object of the task type, or of the pure-Python one, is done; never runs Python
+ * code for the former. */
+bool
+task_is_done(PyObject *task);
+uint64_t
+hook_tasks_count(void);
+/* The class whose own methods are safe to call on a task: the hooked one where the task is one of
+ * its instances, else the task's class. Borrowed. */
+PyTypeObject *
+task_base_type(PyObject *task);
+
+/* Replaces a method-table entry: `replacement` where `owner` has a C function of this name with
+ * exactly these flags. Seen by names bound earlier too (Objects/methodobject.c reads ml_meth at
+ * each call). -1 with an exception. put_back leaves alone what is no longer ours. */
+int
+method_replace(method_hook *hook, PyObject *owner, const char *name, int flags,
+               PyCFunction replacement);
+void
+method_put_back(method_hook *hook, PyCFunction replacement);
+bool
+method_is_replaced(const method_hook *hook, PyCFunction replacement);
+
+/* hook_thread.c */
+int
+hook_threads(void);
+void
+unhook_threads(void);
+PyObject *
+hook_threads_names(void); /* tuple of the hooked function names */
+PyObject *
+thread_adopt(module_state *state, PyObject *thread, unsigned long ident);
+/* (function or None, Thread or None, label or None, ident, state) of a ThreadRun. */
+PyObject *
+thread_info(module_state *state, PyObject *run);
+extern PyType_Spec ThreadRun_spec;
+
+/* hook_loop.c */
+int
+hook_loops(PyObject *asyncio_core);
+void
+unhook_loops(void);
+bool
+hook_loops_is_on(void);
+
+/* wrap.c */
+extern PyType_Spec Hook_spec;
+
+/* born.c: records an object whose birth was announced, or (`found`) that was there before; its
+ * end is seen by a weak reference. -1 with an exception. */
+int
+born_register(module_state *state, lg_kind kind, PyObject *object, bool found);
+
+/* records.c */
+extern PyStructSequence_Desc Record_desc;
+PyObject *
+records_live(module_state *state, uint64_t since, unsigned kinds);
+PyObject *
+records_find(module_state *state, PyObject *object);
+PyObject *
+records_creator(PyObject *object);
+/* The serials of an object and its creators up the line, nearest first; for None those of the
+ * running task and then of the current thread. */
+PyObject *
+records_line(PyObject *object);
+PyObject *
+records_stack(uint32_t id);
+PyObject *
+records_stats(void);
+
+/* witness.c: -1 with an exception. */
+int
+witness_start(void);
+void
+witness_stop(void);
+PyObject *
+witness_counts(void);
+
+/* exit_status.c. -1 with an exception where this system cannot. */
+int
+exit_status_arm(int code);
+void
+exit_status_set(bool leaked);
+
+#endif

@@ -1,0 +1,219 @@
+/* Births and deaths of asyncio tasks, seen at the slots of the C task type.
+ *
+ * Task(...), create_task, TaskGroup, gather, eager factories and uvloop all end in tp_init of
+ * _asyncio.Task. super().__init__() in a subclass reaches it through the slot wrapper in the
+ * type's dict, so that wrapper is written as well. A subclass without an __init__ of its own has
+ * copied tp_init when it was made: the tree of subclasses is walked. tp_dealloc of the base runs
+ * for every subclass. (Objects/typeobject.c: inherit_slots, subtype_dealloc, wrap_init;
+ * Modules/_asynciomodule.c: TaskObj_dealloc. The same on 3.11 to 3.15.)
+ */
+#include "glue.h"
+
+#include "compat.h"
+#include "epitaph.h"
+
+static bool
+is_eager(PyObject *kwargs)
+{
+    return kwargs != NULL && PyDict_GetItemWithError(kwargs, glue->eager_start) == Py_True;
+}
+
+static PyObject *
+coroutine_argument(PyObject *args, PyObject *kwargs)
+{
+    return PyTuple_GET_SIZE(args) > 0 ? PyTuple_GET_ITEM(args, 0)
+                                      : PyDict_GetItemString(kwargs, "coro");
+}
+
+static int
+hook_init(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    task_hook *hook = &glue->tasks;
+    PyThreadState *tstate = PyThreadState_Get();
+    if (!hook->on || !glue_tracks(tstate)) {
+        return hook->init(self, args, kwargs);
+    }
+    /* Before the original: an eager task runs its first step in there, and what that creates has
+     * this task as its creator. */
+    bool known = false;
+    uint64_t serial = glue_birth(tstate, LG_TASK, self, NULL, &known);
+    int result = hook->init(self, args, kwargs);
+    if (serial == 0 || glue->tracker == NULL) {
+        return result;
+    }
+    if (result < 0) {
+        glue_cancel(self);
+    }
+    else if (is_eager(kwargs) && task_is_done(self)) {
+        epitaph_prepare(self, coroutine_argument(args, kwargs));
+    }
+    return result;
+}
+
+static void
+hook_dealloc(PyObject *self)
+{
+    task_hook *hook = &glue->tasks;
+    if (glue_tracks(PyThreadState_Get())) {
+        /* A task that is freed while pending can be resurrected by its finalizer (the loop's
+         * exception handler is given it): then it lives on, with its record. For subclasses
+         * subtype_dealloc has run the finalizer and comes here only if that did not happen. */
+        if (Py_TYPE(self)->tp_dealloc == hook_dealloc
+            && PyObject_CallFinalizerFromDealloc(self) < 0) {
+            return;
+        }
+        glue_death(self, epitaph_of_task, self);
+    }
+    hook->dealloc(self);
+}
+
+/* Calls `visit` for each subclass of `type`, at any depth. -1 with an exception. */
+static int
+walk_subclasses(PyTypeObject *type, void (*visit)(PyTypeObject *subclass))
+{
+    PyObject *list = PyObject_CallMethod((PyObject *)&PyType_Type, "__subclasses__", "O", type);
+    if (list == NULL) {
+        return -1;
+    }
+    int result = 0;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list) && result == 0; i++) {
+        PyTypeObject *subclass = (PyTypeObject *)PyList_GET_ITEM(list, i);
+        visit(subclass);
+        result = walk_subclasses(subclass, visit);
+    }
+    Py_DECREF(list);
+    return result;
+}
+
+static void
+redirect(PyTypeObject *type)
+{
+    if (type->tp_init == glue->tasks.init) {
+        type->tp_init = hook_init;
+    }
+}
+
+static void
+put_back(PyTypeObject *type)
+{
+    if (type->tp_init == hook_init) {
+        type->tp_init = glue->tasks.init;
+    }
+}
+
+/* The slot wrapper `__init__` in the type's own dict; NULL with an exception. */
+static PyWrapperDescrObject *
+find_wrapper(PyTypeObject *type)
+{
+    PyObject *dict = LG_TYPE_DICT(type);
+    PyObject *wrapper = dict != NULL ? PyDict_GetItemString(dict, "__init__") : NULL;
+    Py_XINCREF(wrapper);
+    Py_XDECREF(dict);
+    if (wrapper == NULL || !Py_IS_TYPE(wrapper, &PyWrapperDescr_Type)) {
+        Py_XDECREF(wrapper);
+        PyErr_SetString(PyExc_RuntimeError, "leakguard: Task.__init__ is no slot wrapper");
+        return NULL;
+    }
+    return (PyWrapperDescrObject *)wrapper;
+}
+
+static void
+release(task_hook *hook)
+{
+    Py_CLEAR(hook->wrapper);
+    Py_CLEAR(hook->done);
+    Py_CLEAR(hook->type);
+}
+
+int
+hook_tasks(PyTypeObject *type)
+{
+    task_hook *hook = &glue->tasks;
+    if (hook->on) {
+        return 0;
+    }
+    release(hook);
+    hook->wrapper = find_wrapper(type);
+    hook->done = PyObject_GetAttrString((PyObject *)type, "done");
+    if (hook->wrapper == NULL || hook->done == NULL) {
+        release(hook);
+        return -1;
+    }
+    hook->type = (PyTypeObject *)Py_NewRef(type);
+    /* What somebody else chained to and left there is not to be chained to itself. */
+    if (type->tp_init != hook_init) {
+        hook->init = type->tp_init;
+        type->tp_init = hook_init;
+    }
+    if (type->tp_dealloc != hook_dealloc) {
+        hook->dealloc = type->tp_dealloc;
+        type->tp_dealloc = hook_dealloc;
+    }
+    if (hook->wrapper->d_wrapped != (void *)hook_init) {
+        hook->wrapped = hook->wrapper->d_wrapped;
+        hook->wrapper->d_wrapped = (void *)hook_init;
+    }
+    hook->on = true;
+    if (walk_subclasses(type, redirect) < 0) {
+        unhook_tasks();
+        return -1;
+    }
+    return 0;
+}
+
+void
+unhook_tasks(void)
+{
+    task_hook *hook = &glue->tasks;
+    if (!hook->on) {
+        return;
+    }
+    put_back(hook->type);
+    if (hook->type->tp_dealloc == hook_dealloc) {
+        hook->type->tp_dealloc = hook->dealloc;
+    }
+    if (hook->wrapper->d_wrapped == (void *)hook_init) {
+        hook->wrapper->d_wrapped = hook->wrapped;
+    }
+    saved_error saved = error_save();
+    if (walk_subclasses(hook->type, put_back) < 0) {
+        PyErr_Clear();
+    }
+    error_restore(saved);
+    hook->on = false;
+}
+
+bool
+hook_tasks_is_on(void)
+{
+    return glue->tasks.on;
+}
+
+PyTypeObject *
+task_base_type(PyObject *task)
+{
+    PyTypeObject *type = glue->tasks.type;
+    return type != NULL && PyObject_TypeCheck(task, type) ? type : Py_TYPE(task);
+}
+
+bool
+task_is_done(PyObject *task)
+{
+    task_hook *hook = &glue->tasks;
+    PyObject *result;
+    if (hook->type != NULL && PyObject_TypeCheck(task, hook->type)
+        && Py_IS_TYPE(hook->done, &PyMethodDescr_Type)
+        && ((PyMethodDescrObject *)hook->done)->d_method->ml_flags == METH_NOARGS) {
+        result = ((PyMethodDescrObject *)hook->done)->d_method->ml_meth(task, NULL);
+    }
+    else {
+        result = PyObject_CallMethod(task, "done", NULL);
+    }
+    if (result == NULL) {
+        PyErr_Clear();
+        return false;
+    }
+    bool done = result == Py_True;
+    Py_DECREF(result);
+    return done;
+}

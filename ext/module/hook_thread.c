@@ -1,0 +1,409 @@
+/* Births and ends of Python threads, seen at the method-table entries of _thread's start
+ * functions.
+ *
+ * The function that a new thread is to run is passed on inside a ThreadRun, which runs in the new
+ * thread: it alone knows a raw thread's ident and its end. Its address is the key of the thread's
+ * record. It answers every attribute and its repr as the function would: "Exception ignored in
+ * thread started by ..." shows them, audit hooks read __self__ (Modules/_threadmodule.c,
+ * thread_run and thread_PyThread_start_new_thread, 3.11 to 3.15).
+ */
+#include "glue.h"
+
+#include <structmember.h>
+
+#include "compat.h"
+#include "epitaph.h"
+
+typedef enum { STARTING, RUNNING, ENDED } run_state;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *function; /* owned, as long as CPython would hold it; NULL for an adopted thread */
+    PyObject *adopted;  /* owned: weak reference to the Thread of an adopted thread, or NULL */
+    PyObject *label;    /* owned: the name of what the thread runs; NULL where memory ran out */
+    unsigned long ident; /* 0 while starting */
+    run_state state;
+} ThreadRun;
+
+/* The threading.Thread behind a function that threading starts, borrowed; or NULL. */
+static PyObject *
+thread_of(PyObject *function)
+{
+    if (!PyMethod_Check(function)) {
+        return NULL;
+    }
+    PyObject *self = PyMethod_GET_SELF(function);
+    if (glue->thread_type == NULL || !PyObject_TypeCheck(self, (PyTypeObject *)glue->thread_type)) {
+        return NULL;
+    }
+    return self;
+}
+
+/* An attribute, new reference; NULL without an exception. */
+static PyObject *
+attribute(PyObject *object, const char *name)
+{
+    PyObject *value = PyObject_GetAttrString(object, name);
+    if (value == NULL) {
+        PyErr_Clear();
+    }
+    return value;
+}
+
+/* For a Thread: the overridden run, else the target. Taken at the start, since Thread.run deletes
+ * the target when it has returned. */
+static PyObject *
+label_of(PyObject *function)
+{
+    PyObject *thread = thread_of(function);
+    if (thread == NULL) {
+        return function_name(function);
+    }
+    PyObject *run = attribute((PyObject *)Py_TYPE(thread), "run");
+    if (run != NULL && run != glue->thread_run) {
+        PyObject *label = function_name(run);
+        Py_DECREF(run);
+        return label;
+    }
+    Py_XDECREF(run);
+    PyObject *target = attribute(thread, "_target");
+    PyObject *label;
+    if (target != NULL && target != Py_None) {
+        label = function_name(target);
+    }
+    else {
+        label = PyType_GetName(Py_TYPE(thread));
+        if (label == NULL) {
+            PyErr_Clear();
+        }
+    }
+    Py_XDECREF(target);
+    return label;
+}
+
+static ThreadRun *
+ThreadRun_new_for(module_state *state)
+{
+    ThreadRun *run = PyObject_New(ThreadRun, state->ThreadRun);
+    if (run != NULL) {
+        run->function = NULL;
+        run->adopted = NULL;
+        run->label = NULL;
+        run->ident = 0;
+        run->state = STARTING;
+    }
+    return run;
+}
+
+static epitaph *
+describe_run(void *subject)
+{
+    ThreadRun *run = subject;
+    saved_error saved = error_save();
+    PyObject *thread = run->function != NULL ? thread_of(run->function) : NULL;
+    PyObject *name = thread != NULL ? attribute(thread, "name") : NULL;
+    if (name != NULL && !PyUnicode_Check(name)) {
+        Py_CLEAR(name);
+    }
+    bool raised = saved.value != NULL || saved.type != NULL;
+    epitaph *note = epitaph_new(name, run->label, raised ? "raised" : "returned");
+    Py_XDECREF(name);
+    error_restore(saved);
+    return note;
+}
+
+static PyObject *
+ThreadRun_call(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    ThreadRun *run = (ThreadRun *)self;
+    thread_local_state *local = glue_local();
+    run->ident = PyThread_get_thread_ident();
+    run->state = RUNNING;
+    if (local != NULL) {
+        local->record = run;
+        local->epoch = glue->epoch;
+    }
+    PyObject *result = PyObject_Call(run->function, args, kwargs);
+    run->state = ENDED;
+    if (local != NULL) {
+        local->record = NULL;
+    }
+    glue_death(run, describe_run, run);
+    return result;
+}
+
+static void
+ThreadRun_dealloc(PyObject *self)
+{
+    ThreadRun *run = (ThreadRun *)self;
+    /* A thread that could not run to its end, or an adopted one. */
+    if (run->state != ENDED) {
+        glue_death(run, NULL, NULL);
+    }
+    PyTypeObject *type = Py_TYPE(self);
+    Py_CLEAR(run->function);
+    Py_CLEAR(run->adopted);
+    Py_CLEAR(run->label);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+ThreadRun_repr(PyObject *self)
+{
+    ThreadRun *run = (ThreadRun *)self;
+    if (run->function != NULL) {
+        return PyObject_Repr(run->function);
+    }
+    return PyUnicode_FromFormat("<adopted thread %lu>", run->ident);
+}
+
+static PyObject *
+ThreadRun_getattro(PyObject *self, PyObject *name)
+{
+    ThreadRun *run = (ThreadRun *)self;
+    if (run->function != NULL) {
+        return PyObject_GetAttr(run->function, name);
+    }
+    return PyObject_GenericGetAttr(self, name);
+}
+
+PyObject *
+thread_info(module_state *state, PyObject *object)
+{
+    if (!Py_IS_TYPE(object, state->ThreadRun)) {
+        PyErr_SetString(PyExc_TypeError, "not a ThreadRun");
+        return NULL;
+    }
+    ThreadRun *run = (ThreadRun *)object;
+    PyObject *function = run->function != NULL ? run->function : Py_None;
+    PyObject *thread;
+    if (run->adopted != NULL) {
+        thread = PyObject_CallNoArgs(run->adopted);
+        if (thread == NULL) {
+            return NULL;
+        }
+    }
+    else {
+        thread = thread_of(function);
+        thread = Py_NewRef(thread != NULL ? thread : Py_None);
+    }
+    PyObject *label = run->label != NULL ? run->label : Py_None;
+    return Py_BuildValue("ONOki", function, thread, label, run->ident, (int)run->state);
+}
+
+PyObject *
+thread_adopt(module_state *state, PyObject *thread, unsigned long ident)
+{
+    ThreadRun *run = ThreadRun_new_for(state);
+    if (run == NULL) {
+        return NULL;
+    }
+    run->ident = ident;
+    run->state = RUNNING;
+    run->adopted = PyWeakref_NewRef(thread, NULL);
+    PyObject *key = PyLong_FromUnsignedLong(ident);
+    if (run->adopted == NULL || key == NULL
+        || PyDict_SetItem(state->adopted, key, (PyObject *)run) < 0) {
+        Py_XDECREF(key);
+        Py_DECREF(run);
+        return NULL;
+    }
+    Py_DECREF(key);
+    glue_adopt(LG_THREAD, run);
+    return (PyObject *)run;
+}
+
+/* The executor to which a new thread of a pool is charged: new reference, or NULL. */
+static PyObject *
+pool_owner(PyObject *function)
+{
+    PyObject *thread = glue->pool_marks != NULL ? thread_of(function) : NULL;
+    if (thread == NULL) {
+        return NULL;
+    }
+    PyObject *target = attribute(thread, "_target");
+    PyObject *plain = target;
+    if (target != NULL && PyMethod_Check(target)) {
+        plain = PyMethod_GET_FUNCTION(target);
+    }
+    /* Only plain functions are looked up: hashing anything else could run its code. */
+    bool marked = PyDict_GetItemWithError(glue->pool_marks, (PyObject *)Py_TYPE(thread)) != NULL
+                  || (plain != NULL && PyFunction_Check(plain)
+                      && PyDict_GetItemWithError(glue->pool_marks, plain) != NULL);
+    Py_XDECREF(target);
+    PyObject *owner = marked ? PyObject_CallOneArg(glue->pool_owner, thread) : NULL;
+    if (PyErr_Occurred()) {
+        PyErr_Clear();
+        glue->failures++;
+    }
+    if (owner == Py_None) {
+        Py_CLEAR(owner);
+    }
+    return owner;
+}
+
+/* The arguments with `run` in the place of the function; NULL without an exception. */
+static PyObject *
+with_run(PyObject *args, PyObject *kwargs, PyObject *run, PyObject **ret_kwargs)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(args);
+    PyObject *changed = PyTuple_New(count);
+    *ret_kwargs = kwargs != NULL ? PyDict_Copy(kwargs) : NULL;
+    bool failed = changed == NULL || (kwargs != NULL && *ret_kwargs == NULL);
+    for (Py_ssize_t i = 0; !failed && i < count; i++) {
+        PyTuple_SET_ITEM(changed, i, Py_NewRef(i == 0 ? run : PyTuple_GET_ITEM(args, i)));
+    }
+    if (!failed && count == 0) {
+        failed = PyDict_SetItemString(*ret_kwargs, "function", run) < 0;
+    }
+    if (failed) {
+        PyErr_Clear();
+        Py_CLEAR(changed);
+        Py_CLEAR(*ret_kwargs);
+    }
+    return changed;
+}
+
+static PyObject *
+call_original(int which, PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    PyCFunction original = glue->threads[which].original;
+    if (which == START_JOINABLE_THREAD) {
+        return ((PyCFunctionWithKeywords)(void (*)(void))original)(module, args, kwargs);
+    }
+    return original(module, args);
+}
+
+static PyObject *
+start_thread(int which, PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    PyThreadState *tstate = PyThreadState_Get();
+    PyObject *function = NULL;
+    if (glue_tracks(tstate) && glue->state != NULL) {
+        function = PyTuple_GET_SIZE(args) > 0 ? PyTuple_GET_ITEM(args, 0)
+                   : kwargs != NULL           ? PyDict_GetItemString(kwargs, "function")
+                                              : NULL;
+    }
+    /* Wrong arguments get the original's own error. */
+    if (function == NULL || !PyCallable_Check(function)) {
+        return call_original(which, module, args, kwargs);
+    }
+    ThreadRun *run = ThreadRun_new_for(glue->state);
+    PyObject *changed_kwargs = NULL;
+    PyObject *changed = NULL;
+    if (run != NULL) {
+        run->function = Py_NewRef(function);
+        run->label = label_of(function);
+        changed = with_run(args, kwargs, (PyObject *)run, &changed_kwargs);
+    }
+    if (changed == NULL) {
+        PyErr_Clear();
+        Py_XDECREF(run);
+        glue->tracker->dropped++;
+        return call_original(which, module, args, kwargs);
+    }
+    PyObject *owner = pool_owner(function);
+    bool known;
+    if (glue->tracker != NULL) {
+        glue_birth(tstate, LG_THREAD, run, owner, &known);
+    }
+    Py_XDECREF(owner);
+    PyObject *result = call_original(which, module, changed, changed_kwargs);
+    if (result == NULL) {
+        glue_cancel(run);
+    }
+    Py_DECREF(changed);
+    Py_XDECREF(changed_kwargs);
+    Py_DECREF(run);
+    return result;
+}
+
+static PyObject *
+hook_start_new_thread(PyObject *module, PyObject *args)
+{
+    return start_thread(START_NEW_THREAD, module, args, NULL);
+}
+
+static PyObject *
+hook_start_new(PyObject *module, PyObject *args)
+{
+    return start_thread(START_NEW, module, args, NULL);
+}
+
+static PyObject *
+hook_start_joinable_thread(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    return start_thread(START_JOINABLE_THREAD, module, args, kwargs);
+}
+
+static const struct {
+    const char *name;
+    int flags;
+    PyCFunction replacement;
+    bool everywhere; /* on all versions; else from 3.13 on, or gone from a later one */
+} entries[THREAD_STARTS] = {
+    [START_NEW_THREAD] = {"start_new_thread", METH_VARARGS, hook_start_new_thread, true},
+    [START_NEW] = {"start_new", METH_VARARGS, hook_start_new, false},
+    [START_JOINABLE_THREAD] = {"start_joinable_thread", METH_VARARGS | METH_KEYWORDS,
+                               (PyCFunction)(void (*)(void))hook_start_joinable_thread, false},
+};
+
+int
+hook_threads(void)
+{
+    PyObject *module = PyImport_ImportModule("_thread");
+    int result = module != NULL ? 0 : -1;
+    for (int i = 0; result == 0 && i < THREAD_STARTS; i++) {
+        if (!entries[i].everywhere && !PyObject_HasAttrString(module, entries[i].name)) {
+            continue;
+        }
+        result = method_replace(&glue->threads[i], module, entries[i].name, entries[i].flags,
+                                entries[i].replacement);
+    }
+    if (result < 0) {
+        unhook_threads();
+    }
+    Py_XDECREF(module);
+    return result;
+}
+
+void
+unhook_threads(void)
+{
+    for (int i = 0; i < THREAD_STARTS; i++) {
+        method_put_back(&glue->threads[i], entries[i].replacement);
+    }
+}
+
+PyObject *
+hook_threads_names(void)
+{
+    PyObject *names = PyList_New(0);
+    for (int i = 0; names != NULL && i < THREAD_STARTS; i++) {
+        if (!method_is_replaced(&glue->threads[i], entries[i].replacement)) {
+            continue;
+        }
+        PyObject *name = PyUnicode_FromString(entries[i].name);
+        if (name == NULL || PyList_Append(names, name) < 0) {
+            Py_CLEAR(names);
+        }
+        Py_XDECREF(name);
+    }
+    return names;
+}
+
+static PyType_Slot ThreadRun_slots[] = {
+    {Py_tp_call, ThreadRun_call},
+    {Py_tp_dealloc, ThreadRun_dealloc},
+    {Py_tp_repr, ThreadRun_repr},
+    {Py_tp_getattro, ThreadRun_getattro},
+    {0, NULL},
+};
+
+PyType_Spec ThreadRun_spec = {
+    .name = "leakguard._core.ThreadRun",
+    .basicsize = sizeof(ThreadRun),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = ThreadRun_slots,
+};

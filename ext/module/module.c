@@ -1,0 +1,601 @@
+/* leakguard._core: hands the hooks and the records to Python. */
+#include "compat.h"
+#include "epitaph.h"
+#include "glue.h"
+#include "leakguard/clock.h"
+#include "leakguard/process.h"
+
+static module_state *
+state_of(PyObject *module)
+{
+    return (module_state *)PyModule_GetState(module);
+}
+
+/* False with an exception where there is nothing to ask. */
+static bool
+require_installed(void)
+{
+    if (glue == NULL || glue->tracker == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "leakguard is not installed: call leakguard.install()");
+        return false;
+    }
+    if (lg_process_forked()) {
+        glue_after_fork();
+    }
+    return true;
+}
+
+static void
+retain_frame(lg_frame frame)
+{
+    Py_INCREF((PyObject *)frame.code);
+}
+
+static PyObject *
+core_install(PyObject *module, PyObject *args)
+{
+    unsigned int depth;
+    Py_ssize_t max_bytes;
+    if (!PyArg_ParseTuple(args, "In:install", &depth, &max_bytes)) {
+        return NULL;
+    }
+    if (depth < 1 || depth > LG_MAX_STACK_DEPTH) {
+        return PyErr_Format(PyExc_ValueError, "stack_depth must be 1 to %d, not %u",
+                            LG_MAX_STACK_DEPTH, depth);
+    }
+    if (PyInterpreterState_Get() != PyInterpreterState_Main() || glue == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "leakguard tracks the main interpreter only");
+        return NULL;
+    }
+    glue->state = state_of(module);
+    glue->depth = depth;
+    if (glue->tracker != NULL) {
+        Py_RETURN_NONE;
+    }
+    lg_depot_config config = {
+        .allocator = lg_allocator_system(),
+        .max_bytes = (size_t)max_bytes,
+        .retain = retain_frame,
+    };
+    lg_tracker *tracker;
+    if (lg_tracker_new(&config, glue->next_serial, &tracker) != LG_OK
+        || lg_process_set_tracker(tracker) != LG_OK) {
+        return PyErr_NoMemory();
+    }
+    glue->epoch++;
+    glue->tracker = tracker;
+    Py_RETURN_NONE;
+}
+
+static void
+uninstall(void)
+{
+    lg_tracker *tracker = glue->tracker;
+    witness_stop();
+    unhook_tasks();
+    unhook_threads();
+    unhook_loops();
+    if (tracker == NULL) {
+        return;
+    }
+    lg_process_set_tracker(NULL);
+    glue->next_serial = lg_registry_last_serial(tracker->registry) + 1;
+    glue->tracker = NULL;
+    epitaph_free_all(lg_tracker_free(tracker, glue_release_frame, NULL));
+    if (glue->state != NULL) {
+        PySet_Clear(glue->state->watches);
+        PyDict_Clear(glue->state->adopted);
+        PyDict_Clear(glue->state->prepared);
+    }
+}
+
+static PyObject *
+core_uninstall(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    if (glue != NULL) {
+        uninstall();
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_is_installed(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return PyBool_FromLong(glue != NULL && glue->tracker != NULL);
+}
+
+/* (task type, pure-Python task type or None, current tasks, the module _asyncio) */
+static PyObject *
+core_hook_tasks(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *type, *pure, *current, *asyncio_core;
+    if (!require_installed()
+        || !PyArg_ParseTuple(args, "O!OO!O:hook_tasks", &PyType_Type, &type, &pure, &PyDict_Type,
+                             &current, &asyncio_core)) {
+        return NULL;
+    }
+    PyObject *get_running_loop = PyObject_GetAttrString(asyncio_core, "_get_running_loop");
+    if (get_running_loop == NULL) {
+        return NULL;
+    }
+    if (!PyCFunction_CheckExact(get_running_loop)
+        || PyCFunction_GET_FLAGS(get_running_loop) != METH_NOARGS) {
+        Py_CLEAR(get_running_loop);
+    }
+    Py_XSETREF(glue->get_running_loop, get_running_loop);
+    Py_XSETREF(glue->current_tasks, Py_NewRef(current));
+    Py_XSETREF(glue->pure_task, PyType_Check(pure) ? Py_NewRef(pure) : NULL);
+    if (hook_loops(asyncio_core) < 0 || hook_tasks((PyTypeObject *)type) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_hook_threads(PyObject *module, PyObject *thread_type)
+{
+    (void)module;
+    if (!require_installed()) {
+        return NULL;
+    }
+    PyObject *run = PyObject_GetAttrString(thread_type, "run");
+    if (run == NULL || !PyType_Check(thread_type)) {
+        Py_XDECREF(run);
+        PyErr_SetString(PyExc_TypeError, "hook_threads wants threading.Thread");
+        return NULL;
+    }
+    Py_XSETREF(glue->thread_type, Py_NewRef(thread_type));
+    Py_XSETREF(glue->thread_run, run);
+    if (hook_threads() < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_hooks(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    bool on = glue != NULL;
+    PyObject *threads = on ? hook_threads_names() : PyList_New(0);
+    if (threads == NULL) {
+        return NULL;
+    }
+    return Py_BuildValue("{sOsOsN}", "tasks", on && hook_tasks_is_on() ? Py_True : Py_False, "loops",
+                         on && hook_loops_is_on() ? Py_True : Py_False, "threads", threads);
+}
+
+static PyObject *
+core_set_pools(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *marks, *owner;
+    if (!require_installed()
+        || !PyArg_ParseTuple(args, "O!O:set_pools", &PyDict_Type, &marks, &owner)) {
+        return NULL;
+    }
+    Py_XSETREF(glue->pool_marks, Py_NewRef(marks));
+    Py_XSETREF(glue->pool_owner, Py_NewRef(owner));
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_set_scope_variable(PyObject *module, PyObject *variable)
+{
+    (void)module;
+    if (!require_installed()) {
+        return NULL;
+    }
+    if (!PyContextVar_CheckExact(variable)) {
+        PyErr_SetString(PyExc_TypeError, "set_scope_variable wants a contextvars.ContextVar");
+        return NULL;
+    }
+    Py_XSETREF(glue->scope_var, Py_NewRef(variable));
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_count_scopes(PyObject *module, PyObject *change)
+{
+    (void)module;
+    long delta = PyLong_AsLong(change);
+    if (delta == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (!require_installed()) {
+        return NULL;
+    }
+    glue->scopes_active = (uint32_t)((long)glue->scopes_active + delta);
+    Py_RETURN_NONE;
+}
+
+/* The object of a callback that got the arguments of a method: the first of them, borrowed. */
+static PyObject *
+born(PyObject *module, PyObject *args, lg_kind kind)
+{
+    if (glue != NULL && glue->tracker != NULL && PyTuple_GET_SIZE(args) > 0
+        && born_register(state_of(module), kind, PyTuple_GET_ITEM(args, 0), false) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_executor_born(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    (void)kwargs;
+    return born(module, args, LG_EXECUTOR);
+}
+
+static PyObject *
+core_pure_task_born(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    (void)kwargs;
+    return born(module, args, LG_TASK);
+}
+
+static PyObject *
+core_pure_task_ending(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    (void)module;
+    (void)kwargs;
+    if (glue != NULL && glue->tracker != NULL && PyTuple_GET_SIZE(args) > 0) {
+        epitaph_prepare(PyTuple_GET_ITEM(args, 0), NULL);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_adopt_task(PyObject *module, PyObject *task)
+{
+    if (!require_installed()) {
+        return NULL;
+    }
+    if (glue->tasks.type != NULL && PyObject_TypeCheck(task, glue->tasks.type)) {
+        lg_record record;
+        if (lg_registry_find(glue->tracker->registry, task, &record) != LG_OK) {
+            glue_adopt(LG_TASK, task);
+        }
+    }
+    else if (born_register(state_of(module), LG_TASK, task, true) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_adopt_thread(PyObject *module, PyObject *args)
+{
+    PyObject *thread;
+    unsigned long ident;
+    if (!require_installed() || !PyArg_ParseTuple(args, "Ok:adopt_thread", &thread, &ident)) {
+        return NULL;
+    }
+    return thread_adopt(state_of(module), thread, ident);
+}
+
+static PyObject *
+core_adopted(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    return PyDict_Copy(state_of(module)->adopted);
+}
+
+static PyObject *
+core_end_adopted(PyObject *module, PyObject *ident)
+{
+    PyObject *run = PyDict_GetItemWithError(state_of(module)->adopted, ident);
+    if (run == NULL) {
+        if (PyErr_Occurred()) {
+            return NULL;
+        }
+        Py_RETURN_NONE;
+    }
+    glue_death(run, NULL, NULL);
+    if (PyDict_DelItem(state_of(module)->adopted, ident) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_live(PyObject *module, PyObject *args)
+{
+    unsigned long long since;
+    unsigned int kinds;
+    if (!require_installed() || !PyArg_ParseTuple(args, "KI:live", &since, &kinds)) {
+        return NULL;
+    }
+    return records_live(state_of(module), since, kinds);
+}
+
+static PyObject *
+core_find(PyObject *module, PyObject *object)
+{
+    return require_installed() ? records_find(state_of(module), object) : NULL;
+}
+
+static PyObject *
+core_creator(PyObject *module, PyObject *object)
+{
+    (void)module;
+    return require_installed() ? records_creator(object) : NULL;
+}
+
+static PyObject *
+core_line(PyObject *module, PyObject *object)
+{
+    (void)module;
+    return require_installed() ? records_line(object) : NULL;
+}
+
+static PyObject *
+core_stack(PyObject *module, PyObject *id)
+{
+    (void)module;
+    unsigned long number = PyLong_AsUnsignedLong(id);
+    if (number == (unsigned long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    return require_installed() ? records_stack((uint32_t)number) : NULL;
+}
+
+static PyObject *
+core_stats(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    if (glue == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "leakguard tracks the main interpreter only");
+        return NULL;
+    }
+    return records_stats();
+}
+
+/* (epoch, serial of the newest birth, dropped): what a checkpoint remembers. */
+static PyObject *
+core_mark(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    if (!require_installed()) {
+        return NULL;
+    }
+    return Py_BuildValue("KKK", (unsigned long long)glue->epoch,
+                         (unsigned long long)lg_registry_last_serial(glue->tracker->registry),
+                         (unsigned long long)glue->tracker->dropped);
+}
+
+static PyObject *
+core_newest_live(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    if (!require_installed()) {
+        return NULL;
+    }
+    return PyLong_FromUnsignedLongLong(lg_registry_newest_live(glue->tracker->registry));
+}
+
+static PyObject *
+core_failures(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(glue != NULL ? glue->failures : 0);
+}
+
+static PyObject *
+core_now(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return PyLong_FromLongLong(lg_clock_now());
+}
+
+static PyObject *
+core_evict(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return require_installed() ? PyLong_FromSize_t(glue_evict()) : NULL;
+}
+
+static PyObject *
+core_thread_info(PyObject *module, PyObject *run)
+{
+    return thread_info(state_of(module), run);
+}
+
+static PyObject *
+core_witness_start(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    if (!require_installed() || witness_start() < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_witness_stop(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    if (glue != NULL) {
+        witness_stop();
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_witness_counts(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return require_installed() ? witness_counts() : NULL;
+}
+
+static PyObject *
+core_exit_status_arm(PyObject *module, PyObject *code)
+{
+    (void)module;
+    long number = PyLong_AsLong(code);
+    if ((number == -1 && PyErr_Occurred()) || !require_installed()
+        || exit_status_arm((int)number) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_exit_status_set(PyObject *module, PyObject *leaked)
+{
+    (void)module;
+    if (!require_installed()) {
+        return NULL;
+    }
+    exit_status_set(leaked == Py_True);
+    Py_RETURN_NONE;
+}
+
+#define WITH_KEYWORDS(function) ((PyCFunction)(void (*)(void))(function))
+
+static PyMethodDef functions[] = {
+    {"install", core_install, METH_VARARGS, "install(depth, max_bytes)"},
+    {"uninstall", core_uninstall, METH_NOARGS, NULL},
+    {"is_installed", core_is_installed, METH_NOARGS, NULL},
+    {"hook_tasks", core_hook_tasks, METH_VARARGS,
+     "hook_tasks(Task, _PyTask or None, current_tasks, _asyncio)"},
+    {"hook_threads", core_hook_threads, METH_O, "hook_threads(threading.Thread)"},
+    {"hooks", core_hooks, METH_NOARGS, "which hooks are on"},
+    {"set_pools", core_set_pools, METH_VARARGS, "set_pools(marks, owner)"},
+    {"set_scope_variable", core_set_scope_variable, METH_O, NULL},
+    {"count_scopes", core_count_scopes, METH_O, "count_scopes(change)"},
+    {"executor_born", WITH_KEYWORDS(core_executor_born), METH_VARARGS | METH_KEYWORDS, NULL},
+    {"pure_task_born", WITH_KEYWORDS(core_pure_task_born), METH_VARARGS | METH_KEYWORDS, NULL},
+    {"pure_task_ending", WITH_KEYWORDS(core_pure_task_ending), METH_VARARGS | METH_KEYWORDS, NULL},
+    {"adopt_task", core_adopt_task, METH_O, NULL},
+    {"adopt_thread", core_adopt_thread, METH_VARARGS, "adopt_thread(thread, ident)"},
+    {"adopted", core_adopted, METH_NOARGS, "ident -> ThreadRun"},
+    {"end_adopted", core_end_adopted, METH_O, "end_adopted(ident)"},
+    {"live", core_live, METH_VARARGS, "live(since, kinds) -> list of Record, oldest first"},
+    {"find", core_find, METH_O, "find(object) -> Record or None"},
+    {"creator", core_creator, METH_O,
+     "creator(object) -> (kind, serial, object, name, function, ended) or None"},
+    {"line", core_line, METH_O, "line(object or None) -> serials of it and its creators"},
+    {"stack", core_stack, METH_O, "stack(id) -> (frames, inner, truncated)"},
+    {"stats", core_stats, METH_NOARGS, NULL},
+    {"mark", core_mark, METH_NOARGS, "(epoch, serial, dropped)"},
+    {"newest_live", core_newest_live, METH_NOARGS, NULL},
+    {"failures", core_failures, METH_NOARGS, NULL},
+    {"now", core_now, METH_NOARGS, "nanoseconds, as in Record.born"},
+    {"evict", core_evict, METH_NOARGS, NULL},
+    {"thread_info", core_thread_info, METH_O,
+     "thread_info(run) -> (function, thread, label, ident, state)"},
+    {"witness_start", core_witness_start, METH_NOARGS, NULL},
+    {"witness_stop", core_witness_stop, METH_NOARGS, NULL},
+    {"witness_counts", core_witness_counts, METH_NOARGS, "kind -> (witnessed, seen) or None"},
+    {"exit_status_arm", core_exit_status_arm, METH_O, "exit_status_arm(code)"},
+    {"exit_status_set", core_exit_status_set, METH_O, "exit_status_set(leaked)"},
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+module_exec(PyObject *module)
+{
+    module_state *state = state_of(module);
+    state->watches = PySet_New(NULL);
+    state->adopted = PyDict_New();
+    state->prepared = PyDict_New();
+    state->ThreadRun = (PyTypeObject *)PyType_FromModuleAndSpec(module, &ThreadRun_spec, NULL);
+    state->Hook = (PyTypeObject *)PyType_FromModuleAndSpec(module, &Hook_spec, NULL);
+    state->Record = PyStructSequence_NewType(&Record_desc);
+    if (state->watches == NULL || state->adopted == NULL || state->prepared == NULL
+        || state->ThreadRun == NULL || state->Hook == NULL || state->Record == NULL) {
+        return -1;
+    }
+    if (PyModule_AddType(module, state->Hook) < 0 || PyModule_AddType(module, state->Record) < 0
+        || PyModule_AddIntConstant(module, "MAX_STACK_DEPTH", LG_MAX_STACK_DEPTH) < 0) {
+        return -1;
+    }
+    if (PyInterpreterState_Get() == PyInterpreterState_Main()) {
+        return glue_init(state);
+    }
+    return 0;
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    module_state *state = state_of(module);
+    Py_VISIT(state->ThreadRun);
+    Py_VISIT(state->Hook);
+    Py_VISIT(state->Record);
+    Py_VISIT(state->watches);
+    Py_VISIT(state->adopted);
+    Py_VISIT(state->prepared);
+    return 0;
+}
+
+static int
+module_clear(PyObject *module)
+{
+    module_state *state = state_of(module);
+    /* The hooks use this state: they go first. */
+    if (glue != NULL && glue->state == state) {
+        uninstall();
+        glue->state = NULL;
+    }
+    Py_CLEAR(state->watches);
+    Py_CLEAR(state->adopted);
+    Py_CLEAR(state->prepared);
+    Py_CLEAR(state->ThreadRun);
+    Py_CLEAR(state->Hook);
+    Py_CLEAR(state->Record);
+    return 0;
+}
+
+static void
+module_free(void *module)
+{
+    (void)module_clear(module);
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, module_exec},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#ifdef Py_mod_gil
+    /* Free-threaded builds: install() refuses, so nothing here runs; importing must not switch
+     * the GIL on. */
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "leakguard._core",
+    .m_doc = "Hooks and records; see the leakguard package for what people use.",
+    .m_size = sizeof(module_state),
+    .m_methods = functions,
+    .m_slots = slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC
+PyInit__core(void)
+{
+    return PyModuleDef_Init(&definition);
+}

@@ -1,0 +1,275 @@
+/* Records as Python objects. */
+#include "glue.h"
+
+#include <stdlib.h>
+
+#include "epitaph.h"
+
+static PyStructSequence_Field record_fields[] = {
+    {"kind", "number of the kind, an index into KINDS"},
+    {"serial", NULL},
+    {"object", "what was recorded: the task, a ThreadRun, the executor"},
+    {"born", "nanoseconds of the monotonic clock"},
+    {"stack", "id of the creation stack"},
+    {"scope", "0 for none"},
+    {"found", "whether it was there before tracking began"},
+    {"creator", "serial of the creator, or 0"},
+    {NULL, NULL},
+};
+
+PyStructSequence_Desc Record_desc = {
+    .name = "leakguard._core.Record",
+    .doc = "What is known of one live resource.",
+    .fields = record_fields,
+    .n_in_sequence = 8,
+};
+
+typedef struct {
+    lg_record *records; /* owned; each record holds a reference of its object */
+    size_t count;
+    size_t capacity;
+    bool failed;
+} collection;
+
+/* Under the registry's lock: takes references, runs no Python code. An object without references
+ * is being freed, and is left out. */
+static bool
+collect(void *context, const lg_record *record)
+{
+    collection *all = context;
+    PyObject *object = (PyObject *)record->object;
+    if (Py_REFCNT(object) <= 0) {
+        return true;
+    }
+    if (all->count == all->capacity) {
+        size_t capacity = all->capacity != 0 ? all->capacity * 2 : 64;
+        lg_record *larger = realloc(all->records, capacity * sizeof(*larger));
+        if (larger == NULL) {
+            all->failed = true;
+            return false;
+        }
+        all->records = larger;
+        all->capacity = capacity;
+    }
+    Py_INCREF(object);
+    all->records[all->count++] = *record;
+    return true;
+}
+
+static PyObject *
+Record_from(module_state *state, const lg_record *record)
+{
+    PyObject *result = PyStructSequence_New(state->Record);
+    if (result == NULL) {
+        return NULL;
+    }
+    PyObject *fields[] = {
+        PyLong_FromLong(record->kind),
+        PyLong_FromUnsignedLongLong(record->serial),
+        Py_NewRef((PyObject *)record->object),
+        PyLong_FromLongLong(record->born),
+        PyLong_FromUnsignedLong(record->stack),
+        PyLong_FromUnsignedLong(record->scope),
+        PyBool_FromLong((record->flags & LG_FOUND) != 0),
+        PyLong_FromUnsignedLongLong(record->creator),
+    };
+    bool failed = false;
+    for (Py_ssize_t i = 0; i < (Py_ssize_t)Py_ARRAY_LENGTH(fields); i++) {
+        failed = failed || fields[i] == NULL;
+        PyStructSequence_SetItem(result, i, fields[i]);
+    }
+    if (failed) {
+        Py_DECREF(result);
+        return NULL;
+    }
+    return result;
+}
+
+PyObject *
+records_live(module_state *state, uint64_t since, unsigned kinds)
+{
+    collection all = {0};
+    lg_registry_visit_since(glue->tracker->registry, since, kinds, collect, &all);
+    PyObject *list = all.failed ? PyErr_NoMemory() : PyList_New(0);
+    for (size_t i = all.count; i-- > 0;) { /* oldest first */
+        PyObject *object = (PyObject *)all.records[i].object;
+        if (list != NULL && !(all.records[i].kind == LG_TASK && task_is_done(object))) {
+            PyObject *record = Record_from(state, &all.records[i]);
+            if (record == NULL || PyList_Append(list, record) < 0) {
+                Py_CLEAR(list);
+            }
+            Py_XDECREF(record);
+        }
+        Py_DECREF(object);
+    }
+    free(all.records);
+    return list;
+}
+
+PyObject *
+records_find(module_state *state, PyObject *object)
+{
+    lg_record record;
+    if (lg_registry_find(glue->tracker->registry, object, &record) != LG_OK) {
+        Py_RETURN_NONE;
+    }
+    return Record_from(state, &record);
+}
+
+PyObject *
+records_creator(PyObject *object)
+{
+    lg_record creator;
+    const lg_note *link = NULL;
+    if (lg_registry_find_creator(glue->tracker->registry, object, &creator, &link) != LG_OK) {
+        Py_RETURN_NONE;
+    }
+    const epitaph *note = (const epitaph *)link;
+    PyObject *living = (PyObject *)creator.object;
+    if (living != NULL && Py_REFCNT(living) <= 0) {
+        living = NULL;
+    }
+    if (living != NULL) {
+        /* It can be asked, but for the function of an eager task that has lost its coroutine. */
+        PyObject *prepared = epitaph_look(living);
+        return Py_BuildValue("iKOOOO", (int)creator.kind, (unsigned long long)creator.serial, living,
+                             Py_None, prepared != NULL ? PyTuple_GET_ITEM(prepared, 1) : Py_None,
+                             Py_None);
+    }
+    return Py_BuildValue("iKOOOz", (int)creator.kind, (unsigned long long)creator.serial, Py_None,
+                         note != NULL && note->name != NULL ? note->name : Py_None,
+                         note != NULL && note->function != NULL ? note->function : Py_None,
+                         note != NULL ? note->ended : NULL);
+}
+
+typedef struct {
+    uint64_t *serials;
+    size_t count;
+    size_t capacity;
+} serial_list;
+
+static bool
+add_serial(void *context, const lg_record *record)
+{
+    serial_list *list = context;
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity != 0 ? list->capacity * 2 : 16;
+        uint64_t *larger = realloc(list->serials, capacity * sizeof(*larger));
+        if (larger == NULL) {
+            return false;
+        }
+        list->serials = larger;
+        list->capacity = capacity;
+    }
+    list->serials[list->count++] = record->serial;
+    return true;
+}
+
+PyObject *
+records_line(PyObject *object)
+{
+    serial_list list = {0};
+    lg_registry *registry = glue->tracker->registry;
+    const void *starts[] = {object, NULL};
+    if (object == Py_None) {
+        starts[0] = glue_current_task(PyThreadState_Get());
+        starts[1] = glue_current_thread();
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(starts); i++) {
+        if (starts[i] != NULL) {
+            lg_registry_visit_line(registry, starts[i], add_serial, &list);
+        }
+    }
+    PyObject *result = PyList_New(0);
+    for (size_t i = 0; result != NULL && i < list.count; i++) {
+        PyObject *serial = PyLong_FromUnsignedLongLong(list.serials[i]);
+        if (serial == NULL || PyList_Append(result, serial) < 0) {
+            Py_CLEAR(result);
+        }
+        Py_XDECREF(serial);
+    }
+    free(list.serials);
+    return result;
+}
+
+static PyObject *
+frame_as_tuple(lg_frame frame)
+{
+    PyCodeObject *code = (PyCodeObject *)frame.code;
+    /* On 3.11 and 3.12 a frame that has not begun stands one instruction before its code. */
+    int offset = (int)(intptr_t)frame.offset;
+    int line = PyCode_Addr2Line(code, offset);
+    if (line <= 0) {
+        line = code->co_firstlineno;
+    }
+    return Py_BuildValue("OiO", code->co_filename, line, code->co_qualname);
+}
+
+PyObject *
+records_stack(uint32_t id)
+{
+    lg_stack stack;
+    if (lg_depot_get(glue->tracker->depot, id, &stack) != LG_OK) {
+        PyErr_Format(PyExc_KeyError, "no stack has the id %u", id);
+        return NULL;
+    }
+    /* Nothing below runs Python code that could evict: only tuples, ints and strings are made. */
+    PyObject *frames = PyTuple_New((Py_ssize_t)stack.count);
+    for (uint32_t i = 0; frames != NULL && i < stack.count; i++) {
+        PyObject *frame = frame_as_tuple(stack.frames[stack.count - 1 - i]);
+        if (frame == NULL) {
+            Py_CLEAR(frames);
+            break;
+        }
+        PyTuple_SET_ITEM(frames, (Py_ssize_t)i, frame);
+    }
+    if (frames == NULL) {
+        return NULL;
+    }
+    return Py_BuildValue("NII", frames, (unsigned)stack.inner, (unsigned)stack.truncated);
+}
+
+/* Adds `value` (stolen, may be NULL) to a dict. */
+static int
+set_item(PyObject *dict, const char *name, PyObject *value)
+{
+    int result = value != NULL ? PyDict_SetItemString(dict, name, value) : -1;
+    Py_XDECREF(value);
+    return result;
+}
+
+PyObject *
+records_stats(void)
+{
+    lg_registry_stats registry = {0};
+    lg_depot_stats depot = {0};
+    uint64_t dropped = 0;
+    if (glue->tracker != NULL) {
+        registry = lg_registry_get_stats(glue->tracker->registry);
+        depot = lg_depot_get_stats(glue->tracker->depot);
+        dropped = glue->tracker->dropped;
+    }
+    PyObject *kinds = PyTuple_New(LG_KIND_COUNT);
+    for (int kind = 0; kinds != NULL && kind < LG_KIND_COUNT; kind++) {
+        const lg_kind_count *count = &registry.kinds[kind];
+        PyObject *pair = Py_BuildValue("KK", (unsigned long long)count->created,
+                                       (unsigned long long)count->ended);
+        if (pair == NULL) {
+            Py_CLEAR(kinds);
+            break;
+        }
+        PyTuple_SET_ITEM(kinds, kind, pair);
+    }
+    PyObject *result = kinds != NULL ? PyDict_New() : NULL;
+    if (result == NULL) {
+        Py_XDECREF(kinds);
+        return NULL;
+    }
+    if (set_item(result, "kinds", kinds) < 0
+        || set_item(result, "stacks", PyLong_FromSize_t(depot.stacks)) < 0
+        || set_item(result, "bytes", PyLong_FromSize_t(depot.bytes + registry.bytes)) < 0
+        || set_item(result, "dropped", PyLong_FromUnsignedLongLong(dropped)) < 0) {
+        Py_CLEAR(result);
+    }
+    return result;
+}
