@@ -1,0 +1,85 @@
+"""Sees the moments at which asyncio silently cancels or drops what is left of a loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from leakguard import _builtin, _core, _describe, _imports, _ledger, _verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from leakguard._report import Leak
+
+_listeners: list[Callable[[list[Leak]], None]] = []
+
+
+def hook() -> None:
+    """Look at Runner.close (asyncio.run ends in it) and at loop.close, once these are loaded."""
+    _imports.after("asyncio.runners", _hook_runners)
+    _imports.after("asyncio.base_events", _hook_base_events)
+    _imports.after("uvloop", _hook_uvloop)
+
+
+def listen(listener: Callable[[list[Leak]], None]) -> None:
+    """Have `listener` called with the tasks that are abandoned at one of these moments."""
+    if listener not in _listeners:
+        _listeners.append(listener)
+
+
+def _hook_runners(module: ModuleType) -> None:
+    cls = module.Runner
+    _imports.replace(cls, "close", _core.Hook(cls.close, before=_before_runner_close))
+
+
+def _hook_base_events(module: ModuleType) -> None:
+    cls = module.BaseEventLoop
+    _imports.replace(cls, "close", _core.Hook(cls.close, before=_before_loop_close))
+
+
+def _hook_uvloop(module: ModuleType) -> None:
+    cls = module.Loop
+    if "close" not in cls.__dict__:
+        # The method is the C base's, whose type cannot be written; the subclass can.
+        _imports.add(cls, "close", _core.Hook(cls.close, before=_before_loop_close))
+
+
+def _before_runner_close(runner: Any) -> None:
+    loop = getattr(runner, "_loop", None)
+    if loop is not None and not loop.is_closed():
+        _abandon(loop, "left running when its runner closed, which cancelled it", cancelled=False)
+
+
+def _before_loop_close(loop: Any) -> None:
+    if not loop.is_closed() and not loop.is_running():
+        _abandon(loop, "left pending when its loop was closed", cancelled=True)
+
+
+def _abandon(loop: Any, why: str, *, cancelled: bool) -> None:
+    """Take down what lives on `loop`; tasks that somebody had cancelled only where `cancelled`."""
+    first = _ledger.oldest()
+    if first is None or not _core.is_installed():
+        return
+    context = _describe.Context()
+    line = set(_core.line(None))
+    leaks = []
+    for record in _core.live(first, 1 << _describe.TASK):
+        task = record.object
+        if record.found or record.serial in line or _ledger.is_abandoned(record.serial):
+            continue
+        if _verdict.loop_of(task) is not loop or (not cancelled and _is_cancelled(task)):
+            continue
+        resource = _describe.Resource(record, context)
+        if _builtin.matching(resource) is not None:
+            continue
+        leak = resource.leak(state="abandoned", why=why)
+        _ledger.abandon(leak, record.scope, frozenset(_core.line(task)))
+        leaks.append(leak)
+    for listener in _listeners if leaks else ():
+        listener(leaks)
+
+
+def _is_cancelled(task: Any) -> bool:
+    cancelling = getattr(task, "cancelling", None)
+    return bool(cancelling is not None and cancelling())

@@ -1,0 +1,107 @@
+"""Built-in ignore rules: known infrastructure, recognised by what it is, never by a name alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from leakguard._describe import Resource
+
+
+class BuiltinRule:
+    """Hides one known piece of infrastructure. `doctor` lists them."""
+
+    __slots__ = ("kind", "matches", "reason", "what")
+
+    def __init__(
+        self, kind: str, what: str, reason: str, matches: Callable[[Resource], bool]
+    ) -> None:
+        self.kind = kind
+        self.what = what
+        self.reason = reason
+        self.matches = matches
+
+
+def _target(resource: Resource) -> Any:
+    thread = resource.thread
+    return resource.info[0] if thread is None else getattr(thread, "_target", None)
+
+
+def _defined_in(function: Any, module: str) -> bool:
+    name = getattr(function, "__module__", None)
+    return isinstance(name, str) and (name == module or name.startswith(module + "."))
+
+
+def _is_child_watcher(resource: Resource) -> bool:
+    target = _target(resource)
+    return _defined_in(target, "asyncio.unix_events") and str(
+        getattr(target, "__qualname__", "")
+    ).endswith("._do_waitpid")
+
+
+def _is_debugger(resource: Resource) -> bool:
+    thread = resource.thread
+    return bool(
+        getattr(thread, "is_pydev_daemon_thread", False)
+        or getattr(thread, "pydev_do_not_trace", False)
+    )
+
+
+def _is_pytest_timeout(resource: Resource) -> bool:
+    return _defined_in(getattr(resource.thread, "function", None), "pytest_timeout")
+
+
+def _is_execnet(resource: Resource) -> bool:
+    target = _target(resource)
+    return _defined_in(target, "execnet") or _defined_in(type(resource.thread), "execnet")
+
+
+def _is_generator_finaliser(resource: Resource) -> bool:
+    # One that the program made itself has a line of the program as its site.
+    if type(resource.coroutine).__name__ != "async_generator_athrow":
+        return False
+    return resource.made_by_loop
+
+
+RULES: tuple[BuiltinRule, ...] = (
+    BuiltinRule(
+        "thread",
+        "asyncio's child watcher (target in asyncio.unix_events)",
+        "waits for a child process and ends when that has been reaped",
+        _is_child_watcher,
+    ),
+    BuiltinRule(
+        "thread",
+        "a debugger's thread (marked by pydevd)",
+        "belongs to the debugger, not to the program",
+        _is_debugger,
+    ),
+    BuiltinRule(
+        "thread",
+        "pytest-timeout's timer (function of pytest_timeout)",
+        "is cancelled by the plugin at the end of the test",
+        _is_pytest_timeout,
+    ),
+    BuiltinRule(
+        "thread",
+        "a thread of pytest-xdist's execnet",
+        "carries the messages between pytest-xdist's processes until these end",
+        _is_execnet,
+    ),
+    BuiltinRule(
+        "task",
+        "the loop's finaliser of an abandoned async generator",
+        "closes the generator after `async for` was left, and ends within a few ticks",
+        _is_generator_finaliser,
+    ),
+)
+
+
+def matching(resource: Resource) -> BuiltinRule | None:
+    """The rule that hides this resource, or None."""
+    for rule in RULES:
+        if rule.kind == resource.kind and rule.matches(resource):
+            return rule
+    return None

@@ -1,0 +1,281 @@
+"""Checkpoints: named moments of a life cycle, and sites that must not grow from cycle to cycle."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from leakguard import _check, _core, _ledger, _tracking, _verdict
+from leakguard._errors import LeakError
+from leakguard._kinds import parse_kinds
+from leakguard._report import Report
+from leakguard._rules import rules_from
+from leakguard._verdict import Question
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from leakguard._describe import Resource
+    from leakguard._rules import IgnoreRule
+    from leakguard._verdict import Found
+
+    Rules = IgnoreRule | Iterable[IgnoreRule]
+    Kinds = str | Iterable[str] | None
+
+
+class Checkpoint:
+    """A named moment; what was born since can be asked for. Made by `checkpoint()`."""
+
+    def __init__(self, label: str | None) -> None:
+        if label is not None and not isinstance(label, str):
+            raise TypeError(f"label must be a str, not {type(label).__name__}")
+        _tracking.ensure(("task", "thread") if not _core.is_installed() else ())
+        self.label = label
+        self._kinds = _tracking.tracked()
+        self._mark = _ledger.Mark()
+        self._taker = next(iter(_core.line(None)), 0)
+
+    def leaks(
+        self,
+        *,
+        grace: float = 0.0,
+        kinds: Kinds = None,
+        scope: str = "process",
+        ignore: Rules = (),
+    ) -> Report:
+        """Look at what was born since and is still alive; never raises for a leak.
+
+        grace: seconds to wait for it to end by itself.
+        kinds: a kind or an iterable of kinds; None is tasks and threads.
+        scope: "process", or "descendants": only what the task or thread that took the checkpoint
+            created, directly or not.
+        ignore: rules made by `ignore()`.
+
+        Raises ValueError for a kind that was not tracked when the checkpoint was taken;
+        RuntimeError where leakguard was uninstalled since, or where it would have to wait in a
+        thread whose event loop is running.
+        """
+        question = self._question(kinds, scope, ignore, asker=None)
+        seconds = _check.parse_grace(grace)
+        _check.refuse_sync(seconds, question.kinds, "`await Checkpoint.assert_clean_async()`")
+        return _check.check(
+            question, seconds, self._mark, reason="checkpoint", label=self.label
+        )
+
+    def assert_clean(
+        self,
+        *,
+        grace: float = 1.0,
+        kinds: Kinds = None,
+        scope: str = "process",
+        ignore: Rules = (),
+    ) -> None:
+        """Raise LeakError if what was born since is still alive after `grace` seconds.
+
+        Arguments and errors are those of `leaks`.
+        """
+        question = self._question(kinds, scope, ignore, asker=self)
+        seconds = _check.parse_grace(grace)
+        _check.refuse_sync(seconds, question.kinds, "`await Checkpoint.assert_clean_async()`")
+        self._raise(
+            _check.check(question, seconds, self._mark, reason="checkpoint", label=self.label)
+        )
+
+    async def assert_clean_async(
+        self,
+        *,
+        grace: float = 1.0,
+        kinds: Kinds = None,
+        scope: str = "process",
+        ignore: Rules = (),
+    ) -> None:
+        """As `assert_clean`, yielding to the event loop while it waits."""
+        question = self._question(kinds, scope, ignore, asker=self)
+        self._raise(
+            await _check.check_async(
+                question,
+                _check.parse_grace(grace),
+                self._mark,
+                reason="checkpoint",
+                label=self.label,
+            )
+        )
+
+    def _question(self, kinds: Kinds, scope: str, ignore: Rules, asker: object) -> Question:
+        wanted = parse_kinds(kinds, _tracking.AVAILABLE)
+        untracked = [kind for kind in wanted if kind not in self._kinds]
+        if untracked:
+            raise ValueError(
+                f"kind {untracked[0]!r} was not tracked when the checkpoint was taken; tracked "
+                f"then: {', '.join(sorted(self._kinds)) or 'none'}"
+            )
+        if not self._mark.is_current:
+            raise RuntimeError(
+                "leakguard was uninstalled since this checkpoint: it cannot say whether it is clean"
+            )
+        return Question(
+            since=self._mark.serial,
+            kinds=wanted,
+            rules=rules_from(ignore),
+            ancestor=self._taker if _check.parse_scope(scope) else 0,
+            asker=asker,
+        )
+
+    def _raise(self, report: Report) -> None:
+        if report:
+            _ledger.report(list(report), self)
+            raise LeakError(report)
+
+
+def checkpoint(label: str | None = None) -> Checkpoint:
+    """Mark this moment: what is born from here on can be asked for. Installs if nobody has."""
+    return Checkpoint(label)
+
+
+Site = tuple[str, Any]  # kind and site
+
+
+class _Cycle:
+    """What one label remembers from call to call."""
+
+    def __init__(self) -> None:
+        self.first = _ledger.Mark()
+        self.counts: Counter[Site] = Counter()
+
+    def question(self, kinds: Kinds, scope: str, ignore: Rules) -> Question:
+        return Question(
+            since=0,
+            pools_since=self.first.serial,
+            kinds=parse_kinds(kinds, _tracking.AVAILABLE),
+            rules=rules_from(ignore),
+            ancestor=next(iter(_core.line(None)), 0) if _check.parse_scope(scope) else 0,
+        )
+
+
+_cycles: dict[str, _Cycle] = {}
+
+
+class _GrowthPolling(_check.Polling):
+    """Looks only for what a site has more of than at the call before."""
+
+    __slots__ = ("_before", "counts")
+
+    def __init__(self, question: Question, grace: float, before: Counter[Site]) -> None:
+        self._before = before
+        self.counts: Counter[Site] = Counter()
+        super().__init__(question, grace)
+        self._narrow(self.found)
+
+    def look(self) -> None:
+        super().look()
+        self._narrow(self.found)
+
+    def _narrow(self, found: Found) -> None:
+        by_site: dict[Site, list[Resource]] = {}
+        for resource in found.resources:
+            by_site.setdefault((resource.kind, resource.site[0]), []).append(resource)
+        self.counts = Counter({site: len(group) for site, group in by_site.items()})
+        found.abandoned = []
+        found.resources = []
+        for site, group in by_site.items():
+            before = self._before[site]
+            if len(group) > before:
+                for resource in group[before:]:
+                    found.resources.append(resource)
+                    found.whys[resource.serial] = (
+                        f"live resources created here at the call before and now: "
+                        f"{before} → {len(group)}"
+                    )
+
+
+def assert_stable(
+    label: str,
+    *,
+    grace: float = 1.0,
+    kinds: Kinds = None,
+    scope: str = "process",
+    ignore: Rules = (),
+) -> None:
+    """Call it at the same point of each cycle (each reconnect, each reload).
+
+    The first call with a label remembers how many resources of each creation site live; a later
+    one raises LeakError where a site has more than at the call before, naming the site and
+    "1 → 2". One label is one cycle of the whole process.
+
+    grace, kinds, scope, ignore: as for `Checkpoint.leaks`.
+    """
+    polling = _begin_cycle(label, grace, kinds, scope, ignore, is_async=False)
+    if polling is not None:
+        polling.run()
+        _end_cycle(label, polling)
+
+
+async def assert_stable_async(
+    label: str,
+    *,
+    grace: float = 1.0,
+    kinds: Kinds = None,
+    scope: str = "process",
+    ignore: Rules = (),
+) -> None:
+    """As `assert_stable`, yielding to the event loop while it waits."""
+    polling = _begin_cycle(label, grace, kinds, scope, ignore, is_async=True)
+    if polling is not None:
+        await polling.run_async()
+        _end_cycle(label, polling)
+
+
+def _begin_cycle(
+    label: str, grace: float, kinds: Kinds, scope: str, ignore: Rules, *, is_async: bool
+) -> _GrowthPolling | None:
+    """None at a label's first call, which only remembers."""
+    if not isinstance(label, str):
+        raise TypeError(f"label must be a str, not {type(label).__name__}")
+    seconds = _check.parse_grace(grace)
+    wanted = parse_kinds(kinds, _tracking.AVAILABLE)
+    _tracking.ensure(wanted)
+    if not is_async:
+        _check.refuse_sync(seconds, wanted, "`await assert_stable_async()`")
+    cycle = _cycles.get(label)
+    if cycle is not None and not cycle.first.is_current:
+        raise RuntimeError(
+            f"leakguard was uninstalled since assert_stable({label!r}) was called first: "
+            "it cannot say whether this cycle is clean"
+        )
+    if cycle is None:
+        cycle = _cycles[label] = _Cycle()
+        first = _GrowthPolling(cycle.question(wanted, scope, ignore), 0.0, Counter())
+        cycle.counts = first.counts
+        return None
+    return _GrowthPolling(cycle.question(wanted, scope, ignore), seconds, cycle.counts)
+
+
+def _end_cycle(label: str, polling: _GrowthPolling) -> None:
+    cycle = _cycles[label]
+    cycle.counts = polling.counts
+    report = polling.report(cycle.first, reason="stable", label=label)
+    if report:
+        _ledger.report(list(report), cycle)
+        raise LeakError(report)
+
+
+def forget_cycles() -> None:
+    """Forget every label."""
+    _cycles.clear()
+
+
+def snapshot(*, kinds: Kinds = None) -> Report:
+    """All live resources now, leaks or not, those that were there before tracking included.
+
+    kinds: a kind or an iterable of kinds; None is tasks and threads. Installs if nobody has.
+    """
+    wanted = parse_kinds(kinds, _tracking.AVAILABLE)
+    _tracking.ensure(wanted)
+    _tracking.sweep()
+    mark = _ledger.Mark()
+    try:
+        return Report(
+            _verdict.everything(wanted), reason="snapshot", notes=_check.notes_of(mark)
+        )
+    finally:
+        mark.close()

@@ -1,0 +1,170 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from leakguard import _tracking
+from leakguard._check import parse_grace
+from leakguard._kinds import parse_kinds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_USAGE = 2
+
+_RUN_EXAMPLES = """\
+examples:
+  python -m leakguard run app.py --port 8000
+  python -m leakguard run --grace 3 -m mypackage.service
+  python -m leakguard run --action warn --report leaks-%p.jsonl app.py
+
+exit status: the program's own; 23 where that is 0 and leaks were found (--action exit);
+2 for wrong usage and a missing program.
+"""
+
+_DOCTOR_EXAMPLES = """\
+example:
+  python -m leakguard doctor
+
+exit status: 0, or 1 where a planted leak was not seen.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command == "run":
+        return _run(options)
+    if options.command == "doctor":
+        from leakguard._doctor import doctor
+
+        return doctor(sys.stdout)
+    parser.print_help()
+    return _USAGE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m leakguard",
+        description="Finds the asyncio tasks and threads that a program leaves behind.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="run a program and report what it leaves behind",
+        description="Runs a program, unchanged, and reports what it leaves behind.",
+        epilog=_RUN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="python -m leakguard run [options] (SCRIPT | -m MODULE) [ARGS ...]",
+    )
+    run.add_argument(
+        "--action",
+        choices=("warn", "log", "exit"),
+        default="exit",
+        help="warn: report; log: through logging; exit: report, and exit with 23 (default)",
+    )
+    run.add_argument(
+        "--grace", metavar="SECONDS", type=_grace, help="how long to wait for an end (default 1.0)"
+    )
+    run.add_argument(
+        "--kinds", metavar="KIND,...", type=_kinds, help="what to track (default task,thread)"
+    )
+    run.add_argument(
+        "--report", metavar="FILE", help="append JSON lines to FILE (%%p: process id); else stderr"
+    )
+    run.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="run a module")
+    run.add_argument("program", nargs=argparse.REMAINDER, metavar="SCRIPT", help="run a script")
+    commands.add_parser(
+        "doctor",
+        help="say which hooks are on, and prove that a leak is seen",
+        description="Says which hooks are on for this interpreter, what is missing, and which "
+        "built-in rules hide something; plants a leak of each kind to prove that it is seen.",
+        epilog=_DOCTOR_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+def _grace(text: str) -> float:
+    try:
+        return parse_grace(float(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"a number of seconds, 0 or more, is wanted, not {text!r}"
+        ) from None
+
+
+def _kinds(text: str) -> str:
+    try:
+        return ",".join(parse_kinds(text.split(","), _tracking.AVAILABLE))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Replace this process by the program, watched through the environment.
+
+    The program then is __main__ as ever, with no frame of ours in its tracebacks.
+    """
+    program = ["-m", *options.module] if options.module else options.program
+    problem = _problem_with(options)
+    if problem is not None:
+        print(f"python -m leakguard run: {problem}", file=sys.stderr)
+        return _USAGE
+    environment = os.environ
+    environment["LEAKGUARD"] = options.action
+    for name, value in (
+        ("LEAKGUARD_GRACE", options.grace),
+        ("LEAKGUARD_KINDS", options.kinds),
+        ("LEAKGUARD_REPORT", options.report),
+    ):
+        if value is not None:
+            environment[name] = str(value)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *_interpreter_options(), *program])
+
+
+def _problem_with(options: argparse.Namespace) -> str | None:
+    if options.module is not None:
+        if not options.module:
+            return "-m wants the name of a module"
+        if not _has_module(options.module[0]):
+            return f"no module named {options.module[0]!r}"
+    elif not options.program:
+        return "a SCRIPT or -m MODULE is wanted; see --help"
+    elif not os.path.exists(options.program[0]):
+        return f"no such file: {options.program[0]!r}"
+    if sys.flags.ignore_environment:
+        return "the environment is ignored (python was started with -E or -I): start it without"
+    if "_leakguard_autostart" not in sys.modules:
+        return (
+            "this interpreter has not run leakguard's start-up file: python was started with -S, "
+            "or leakguard-runtime is installed in a way that leaves leakguard.pth out (an editable "
+            "install does): install the wheel"
+        )
+    return None
+
+
+def _has_module(name: str) -> bool:
+    """Whether the top-level package is there; looking further would import it."""
+    from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
+
+    top = name.partition(".")[0]
+    # python -m looks in the working directory first, as this process does.
+    return any(
+        finder.find_spec(top) is not None for finder in (BuiltinImporter, FrozenImporter, PathFinder)
+    )
+
+
+def _interpreter_options() -> list[str]:
+    """The options that this interpreter was started with (-X, -W, -O ...)."""
+    import subprocess
+
+    options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return options

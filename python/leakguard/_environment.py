@@ -1,0 +1,155 @@
+"""The environment mode: watches a program of which no line was changed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from leakguard import _abandoned, _core, _guard, _imports, _ledger, _settings, _tracking, _verdict
+from leakguard._exit_watch import ExitWatch
+from leakguard._report import Report, json_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from leakguard._report import Leak
+    from leakguard._settings import Settings
+
+# Tells Python subprocesses that their parent is watched: they only report.
+_WATCHED_BY = "LEAKGUARD_WATCHED_BY"
+
+_watches: list[_Watch] = []
+
+
+def activate() -> None:
+    """Begin to watch this process as the LEAKGUARD variables say. Once; a wrong setting gives one
+    line on stderr and its default."""
+    settings = _settings.read(os.environ)
+    for complaint in settings.complaints:
+        write(f"leakguard: {complaint}\n")
+    if not settings.active or _watches:
+        return
+    _tracking.install(kinds=settings.kinds, stack_depth=settings.stack_depth)
+    watch = _Watch(settings)
+    if settings.witness:
+        _core.witness_start()
+    _imports.replace(threading, "_shutdown", watch.shutdown)
+    _abandoned.listen(watch.loop_ended)
+    _watches.append(watch)
+
+
+class _Watch:
+    """What the environment mode knows of this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._mark = _ledger.Mark()
+        self._original_shutdown: Callable[[], None] = vars(threading)["_shutdown"]
+        parent = os.environ.get(_WATCHED_BY, "")
+        is_child = parent not in ("", str(os.getpid()))
+        os.environ[_WATCHED_BY] = str(os.getpid())
+        self._sets_status = settings.action == "exit" and not is_child
+        if self._sets_status:
+            _core.exit_status_arm(settings.exitcode)
+
+    @property
+    def _is_on(self) -> bool:
+        """False in a forked child, and where the program has ended the tracking."""
+        return self._mark.pid == os.getpid() and self._mark.is_current
+
+    def loop_ended(self, leaks: list[Leak]) -> None:
+        """Report tasks that a runner or loop is about to cancel or drop."""
+        if self._is_on:
+            mine = [leak for leak in leaks if not _ledger.is_guarded(leak.serial)]
+            self.report(mine, reason="loop end")
+
+    def shutdown(self) -> None:
+        """In the place of threading._shutdown, which runs concurrent.futures' exit callbacks and
+        joins the non-daemon threads."""
+        if not self._is_on:
+            self._original_shutdown()
+            return
+        _safely(self._report_stranded_tasks)
+        with ExitWatch(self._settings.grace, self._report_held_up):
+            self._original_shutdown()
+        if self._settings.witness:
+            _safely(_report_witness)
+
+    def _report_stranded_tasks(self) -> None:
+        if "task" in self._settings.kinds:
+            self.report(_verdict.stranded_tasks(self._mark.serial), reason="shutdown")
+
+    def _report_held_up(self, waited: float) -> None:
+        """The exit waits for threads since `waited` seconds."""
+        if "thread" not in self._settings.kinds:
+            return
+        held = _verdict.holding_exit(self._mark.serial)
+        new = [leak for leak in held if not _ledger.is_reported(leak.serial, self)]
+        if new:
+            self.report(new, reason="shutdown", waited=waited)
+        elif held:
+            names = ", ".join(f"{leak.kind} {leak.function}" for leak in held[:5])
+            more = f" and {len(held) - 5} more" if len(held) > 5 else ""
+            write(f"leakguard: the exit is still held up after {waited:.0f} s by {names}{more}\n")
+
+    def report(self, leaks: list[Leak], *, reason: str, waited: float = 0.0) -> None:
+        """Hand leaks to where the settings say."""
+        if not leaks:
+            return
+        _ledger.report(leaks, None)
+        report = Report(leaks, reason=reason, waited=waited)
+        if self._settings.action == "log":
+            _guard.log(report)
+        elif self._settings.report is None or not _append(self._settings.report, report):
+            from leakguard._text import use_color
+
+            write(report.text(color=use_color(sys.__stderr__)) + "\n")
+        if self._sets_status:
+            _core.exit_status_set(True)
+
+
+def _report_witness() -> None:
+    for kind, counts in _core.witness_counts().items():
+        if counts is not None and counts[0] != counts[1]:
+            write(
+                f"leakguard: witness: CPython announced the birth of {counts[0]} {kind}s, the "
+                f"hooks saw {counts[1]}\n"
+            )
+
+
+def _safely(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except Exception as error:
+        write(f"leakguard: a check failed: {type(error).__name__}: {error}\n")
+
+
+def _append(path: str, report: Report) -> bool:
+    """Append to a JSON-lines file in one write. False, with a line on stderr, where that fails."""
+    data = "".join(line + "\n" for line in json_lines(report)).encode()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            while data:
+                data = data[os.write(descriptor, data) :]
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        write(f"leakguard: LEAKGUARD_REPORT: {path}: {error.strerror}\n")
+        return False
+    return True
+
+
+def write(text: str) -> None:
+    """To the process's stderr, if it still has one; what it says now comes first."""
+    stream = sys.__stderr__
+    if stream is None:
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):
+        # Closed by the program: there is nowhere to say it.
+        pass

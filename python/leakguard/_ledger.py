@@ -1,0 +1,118 @@
+"""What checks have to remember: abandoned tasks, and what was reported already.
+
+An abandoned task is a leak whatever becomes of it, so its Leak is kept until no check that it was
+born in can ask any more.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import TYPE_CHECKING, NamedTuple
+
+from leakguard import _core
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from leakguard._report import Leak
+
+_LIMIT = 100_000
+
+
+class Entry(NamedTuple):
+    leak: Leak
+    scope: int
+    line: frozenset[int]  # serials of the task and its creators
+
+
+class Mark:
+    """A moment that a check will ask about; abandoned tasks born since are kept while it lives."""
+
+    __slots__ = ("__weakref__", "dropped", "epoch", "is_guard", "overflow", "pid", "serial")
+
+    def __init__(self, *, is_guard: bool = False) -> None:
+        self.is_guard = is_guard
+        self.epoch: int
+        self.serial: int
+        self.dropped: int
+        self.epoch, self.serial, self.dropped = _core.mark()
+        self.pid = os.getpid()
+        self.overflow = _overflow[0]
+        _marks.add(self)
+
+    def close(self) -> None:
+        """No check asks any more."""
+        _marks.discard(self)
+        _forget()
+
+    @property
+    def lost(self) -> int:
+        """How many records were dropped since."""
+        dropped: int = _core.mark()[2] - self.dropped
+        return dropped + _overflow[0] - self.overflow
+
+    @property
+    def is_current(self) -> bool:
+        """False where leakguard was uninstalled since."""
+        return _core.is_installed() and _core.mark()[0] == self.epoch
+
+
+_marks: weakref.WeakSet[Mark] = weakref.WeakSet()
+_abandoned: dict[int, Entry] = {}
+_reported: dict[int, object] = {}
+_overflow = [0]
+
+
+def oldest() -> int | None:
+    """The serial from which on somebody may ask; None where nobody will."""
+    return min((mark.serial for mark in _marks), default=None)
+
+
+def abandon(leak: Leak, scope: int, line: frozenset[int]) -> None:
+    """Keep an abandoned task for the checks to come."""
+    if len(_abandoned) >= _LIMIT:
+        _overflow[0] += 1
+        return
+    _abandoned[leak.serial] = Entry(leak, scope, line)
+
+
+def is_abandoned(serial: int) -> bool:
+    return serial in _abandoned
+
+
+def since(serial: int) -> Iterator[Entry]:
+    """Abandoned tasks born after `serial`."""
+    if _abandoned:
+        for entry in list(_abandoned.values()):
+            if entry.leak.serial > serial:
+                yield entry
+
+
+def is_guarded(serial: int) -> bool:
+    """Whether an open guard will report this resource."""
+    return any(mark.is_guard and mark.serial < serial for mark in _marks)
+
+
+def report(leaks: list[Leak], asker: object) -> None:
+    """Note that `asker` has acted on these: each resource is reported once."""
+    for leak in leaks:
+        _reported.setdefault(leak.serial, asker)
+
+
+def is_reported(serial: int, asker: object) -> bool:
+    """Whether somebody else has acted on it. A look (asker None) is not put off."""
+    return asker is not None and _reported.get(serial, asker) is not asker
+
+
+def clear() -> None:
+    """Forget all: tracking has ended."""
+    _abandoned.clear()
+    _reported.clear()
+
+
+def _forget() -> None:
+    first = oldest()
+    for store in (_abandoned, _reported):
+        for serial in [serial for serial in store if first is None or serial <= first]:
+            del store[serial]

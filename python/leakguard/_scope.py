@@ -1,0 +1,52 @@
+"""Scopes: which block a resource was created in, for scope="descendants".
+
+A block sets a context variable; the core reads it at each creation, and what a thread or a task
+creates where it is not set inherits its creator's scope.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+
+from leakguard import _core
+
+_variable: contextvars.ContextVar[int] = contextvars.ContextVar("leakguard_scope")
+_numbers = itertools.count(1)
+_parents: dict[int, int] = {}
+_entered: set[int] = set()
+
+
+class Scope:
+    """One entered block."""
+
+    __slots__ = ("_token", "number")
+
+    def __init__(self) -> None:
+        _core.set_scope_variable(_variable)
+        self.number = next(_numbers)
+        _parents[self.number] = _variable.get(0)
+        self._token = _variable.set(self.number)
+        _entered.add(self.number)
+        _core.count_scopes(1)
+
+    def leave(self) -> None:
+        """End the block; also in another context than the one it was entered in."""
+        try:
+            _variable.reset(self._token)
+        except ValueError:
+            pass
+        _entered.discard(self.number)
+        if _core.is_installed():
+            _core.count_scopes(-1)
+        if not _entered:
+            _parents.clear()
+
+
+def contains(outer: int, scope: int) -> bool:
+    """Whether a resource of `scope` was created in `outer`, or in a block inside it."""
+    while scope:
+        if scope == outer:
+            return True
+        scope = _parents.get(scope, 0)
+    return False

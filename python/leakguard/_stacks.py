@@ -1,0 +1,144 @@
+"""Stacks of live things as tuples of (file, line, function), and the site in them."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import TYPE_CHECKING, Any
+
+from leakguard import _core
+from leakguard._paths import is_foreign
+
+if TYPE_CHECKING:
+    from types import CodeType, FrameType
+
+Frame = tuple[str, int, str]
+Frames = tuple[Frame, ...]
+
+_CHAIN_LIMIT = 10_000  # a chain of awaits that is longer is a cycle
+
+
+class Creation:
+    """A creation stack, and the site that it tells."""
+
+    __slots__ = ("frames", "site")
+
+    def __init__(self, stack: int) -> None:
+        frames, inner, _ = _core.stack(stack)
+        self.frames: Frames = frames
+        # Frames that were on the stack when the loop began to run only say that it runs.
+        self.site = innermost_own(frames[len(frames) - inner :])
+
+
+def innermost_own(frames: Frames) -> Frame | None:
+    """The innermost frame outside leakguard and the standard library."""
+    for frame in reversed(frames):
+        if not is_foreign(frame[0]):
+            return frame
+    return None
+
+
+def definition(function: Any) -> Frame | None:
+    """Where a function, coroutine or generator is defined; None where only C knows."""
+    code = code_of(function)
+    return None if code is None else (code.co_filename, code.co_firstlineno, code.co_qualname)
+
+
+def code_of(function: Any) -> CodeType | None:
+    """The code behind a function, method, partial, coroutine or generator."""
+    for _ in range(16):
+        for name in ("cr_code", "gi_code", "ag_code", "__code__"):
+            code = getattr(function, name, None)
+            if inspect.iscode(code):
+                return code
+        inner = getattr(function, "__func__", None) or getattr(function, "func", None)
+        if inner is None:
+            return None
+        function = inner
+    return None
+
+
+def of_frame(frame: FrameType | None, until: FrameType | None = None) -> Frames:
+    """The stack that ends in `frame`, outermost first, from `until` inward if that is on it."""
+    frames: list[Frame] = []
+    while frame is not None:
+        code = frame.f_code
+        frames.append((code.co_filename, frame.f_lineno or code.co_firstlineno, code.co_qualname))
+        if frame is until:
+            break
+        frame = frame.f_back
+    return tuple(reversed(frames))
+
+
+def of_task(coroutine: Any, threads: dict[int, FrameType]) -> Frames:
+    """Where a task waits: the frames of its whole await chain, outermost first.
+
+    threads: sys._current_frames(), for a task that is running now.
+    """
+    frames: list[Frame] = []
+    current = coroutine
+    for _ in range(_CHAIN_LIMIT):
+        frame, running, awaited = _look_into(current)
+        if running and frame is not None:
+            return tuple(frames) + _running_part(frame, threads)
+        if frame is not None:
+            code = frame.f_code
+            line = frame.f_lineno or code.co_firstlineno
+            frames.append((code.co_filename, line, code.co_qualname))
+        if awaited is None:
+            break
+        current = awaited
+    return tuple(frames)
+
+
+def _running_part(outermost: FrameType, threads: dict[int, FrameType]) -> Frames:
+    for innermost in threads.values():
+        frame: FrameType | None = innermost
+        while frame is not None:
+            if frame is outermost:
+                return of_frame(innermost, outermost)
+            frame = frame.f_back
+    return of_frame(outermost, outermost)
+
+
+def _look_into(awaitable: Any) -> tuple[FrameType | None, bool, Any]:
+    """(frame, whether it runs now, what it awaits) of one link of an await chain."""
+    for prefix, awaited in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
+        frame = getattr(awaitable, f"{prefix}_frame", None)
+        if frame is not None or hasattr(awaitable, f"{prefix}_frame"):
+            running = bool(getattr(awaitable, f"{prefix}_running", False))
+            inner = getattr(awaitable, awaited, None)
+            # An async generator counts as running while it is suspended inside an asend().
+            if running and inner is not None:
+                running = False
+            return frame, running, inner
+    return None, False, _wrapped(awaitable)
+
+
+_WRAPPERS = frozenset(
+    {
+        "async_generator_asend",
+        "async_generator_athrow",
+        "anext_awaitable",
+        "coroutine_wrapper",
+    }
+)
+
+
+def _wrapped(awaitable: Any) -> Any:
+    """The generator behind one of the interpreter's wrappers, which have no attribute for it."""
+    if type(awaitable).__name__ not in _WRAPPERS:
+        return None
+    import gc
+
+    for found in gc.get_referents(awaitable):
+        if inspect.isasyncgen(found) or inspect.iscoroutine(found) or inspect.isgenerator(found):
+            return found
+        if type(found).__name__ in _WRAPPERS:
+            return found
+    return None
+
+
+def current_frames() -> dict[int, FrameType]:
+    """Thread ident -> its innermost frame now."""
+    return sys._current_frames()

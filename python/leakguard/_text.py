@@ -1,0 +1,318 @@
+"""Writes a report for people."""
+
+from __future__ import annotations
+
+import linecache
+import os
+
+from leakguard._kinds import KINDS
+from leakguard._paths import display, is_foreign
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import TypeVar
+
+    from leakguard._report import Frame, Frames, Leak, Report
+
+    T = TypeVar("T")
+
+_MOST_CALLERS = 3
+_MOST_REASONS = 3
+_LONGEST_SOURCE = 160
+
+_MOMENTS = {
+    "checkpoint": "since the checkpoint",
+    "block": "since the block began",
+    "loop end": "at loop end",
+    "shutdown": "at shutdown",
+}
+_COUNTED_AS_LIVE = {"snapshot": "", "terminated": " at termination"}
+
+# The frames from which outward everything only says that a loop is running.
+_LOOP_FRAMES = {
+    "base_events.py": ("run_forever", "run_until_complete"),
+    "runners.py": ("run",),
+}
+
+_MADE_BY_LOOP = frozenset({"task", "timer", "asyncgen", "transport", "server"})
+
+
+def render(report: Report, *, color: bool = False) -> str:
+    """The report as text, without an end of line at its end; never raises."""
+    paint = _Paint(color)
+    lines = [paint.bold(_headline(report))]
+    for number, leaks in enumerate(_entries(report), 1):
+        lines.append("")
+        lines += _entry(number, leaks, paint)
+    closing = [f"note: {printable(note)}" for note in report.notes]
+    closing += [
+        f'hidden: {count} by rule "{printable(rule)}" ({printable(reason)})'
+        for rule, reason, count in report.hidden
+        if count
+    ]
+    if closing and report:
+        lines.append("")
+    return "\n".join(lines + closing)
+
+
+def use_color(stream: object) -> bool:
+    """Whether to write colours to this stream: NO_COLOR, FORCE_COLOR, else a capable terminal."""
+    if stream is None or os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR", "0") not in ("", "0"):
+        return True
+    try:
+        is_terminal = bool(stream.isatty())  # type: ignore[attr-defined]  # anything may stand here
+    except Exception:
+        return False  # closed, or no stream at all
+    return is_terminal and os.environ.get("TERM") != "dumb"
+
+
+def duration(seconds: float) -> str:
+    """A time span for people: `0.25 s`, `3.2 s`, `4 min 10 s`, `2 h 5 min`, `3 d 4 h`."""
+    if seconds < 0.9995:
+        digits = 2 if seconds >= 0.095 else 3
+        return f"{max(seconds, 0.0):.{digits}f}".rstrip("0").rstrip(".") + " s"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    units = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
+    for size, unit, part_size, part_unit in units:
+        parts = round(seconds / part_size)
+        whole, part = divmod(parts, size // part_size)
+        if whole:
+            return f"{whole} {unit} {part} {part_unit}" if part else f"{whole} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def printable(text: str) -> str:
+    """The text on one line, without control characters and lone surrogates."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else repr(char)[1:-1] for char in text.replace("\t", " ")
+    )
+
+
+class _Paint:
+    """ANSI colours, or nothing."""
+
+    def __init__(self, color: bool) -> None:
+        self._color = color
+
+    def bold(self, text: str) -> str:
+        return self._in(text, "1")
+
+    def dim(self, text: str) -> str:
+        return self._in(text, "2")
+
+    def kind(self, text: str) -> str:
+        return self._in(text, "36")
+
+    def _in(self, text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._color else text
+
+
+def _headline(report: Report) -> str:
+    counts = _counted(report, lambda leak: leak._kind)
+    order = {kind: place for place, kind in enumerate(KINDS)}
+    kinds = ", ".join(
+        _plural(count, kind)
+        for kind, count in sorted(counts, key=lambda it: (order.get(it[0], len(KINDS)), it[0]))
+    )
+    if report.reason in _COUNTED_AS_LIVE:
+        total = _plural(len(report), "live resource") if report else "no live resources"
+        listed = f" ({kinds})" if kinds else ""
+        return f"leakguard: {total}{_COUNTED_AS_LIVE[report.reason]}{listed}"
+    if not report:
+        return f"leakguard: no leaks {_moment(report)}"
+    waited = duration(report.waited)
+    return f"leakguard: {_plural(len(report), 'leak')} {_moment(report)} ({kinds}; waited {waited})"
+
+
+def _moment(report: Report) -> str:
+    reason, label = report.reason, report.label
+    shown = printable(repr(label))
+    if reason == "stable":
+        return f"since the call of assert_stable({shown}) before"
+    if label is not None and reason not in ("loop end", "shutdown"):
+        return f"since checkpoint {shown}"
+    return _MOMENTS.get(reason) or f"at {printable(reason)}"
+
+
+def _plural(count: int, noun: str) -> str:
+    if count != 1:
+        noun += "es" if noun.endswith("s") else "s"
+    return f"{count} {printable(noun)}"
+
+
+def _entries(report: Report) -> list[list[Leak]]:
+    """One for each site and kind, largest first."""
+    groups: dict[object, list[Leak]] = {}
+    for leak in report:
+        # Without a site, the function is all that tells one from another.
+        site = leak._function if leak._site is None else leak._site
+        groups.setdefault((leak._kind, site), []).append(leak)
+    return sorted(groups.values(), key=lambda leaks: -len(leaks))
+
+
+def _entry(number: int, leaks: list[Leak], paint: _Paint) -> list[str]:
+    functions = _counted(leaks, lambda leak: leak._function)
+    others = f" and {_plural(len(functions) - 1, 'other')}" if len(functions) > 1 else ""
+    oldest = duration(max(leak._age for leak in leaks))
+    lines = [
+        f"{number}. {paint.kind(printable(leaks[0]._kind))} {printable(functions[0][0])}{others}, "
+        f"{len(leaks)} alive, oldest {oldest}"
+    ]
+    lines += _birth(leaks, paint)
+    lines += _now(leaks, paint)
+    lines += _reasons(leaks)
+    return lines
+
+
+def _birth(leaks: list[Leak], paint: _Paint) -> list[str]:
+    site = leaks[0]._site
+    stacks = _counted_stacks(leaks, lambda leak: leak._creation)
+    creation = stacks[0][0]
+    if leaks[0]._site_is_definition and site is not None:
+        maker = "the event loop" if leaks[0]._kind in _MADE_BY_LOOP else "the standard library"
+        born = f", created by {maker}" if creation else ", created before tracking began"
+        return _place("defined at", site, paint, born)
+    if site is None and not creation:
+        return ["   created before tracking began"]
+    if site is None:
+        site = creation[-1]  # the program's frames further out only started the loop
+    lines = _place("created at", site, paint)
+    callers = _callers(creation, site)
+    lines += [f"     called from {_frame(frame)}" for frame in callers[:_MOST_CALLERS]]
+    if len(callers) > _MOST_CALLERS:
+        lines.append(f"     ... and {_plural(len(callers) - _MOST_CALLERS, 'more caller')}")
+    return lines
+
+
+def _callers(creation: Frames, site: Frame) -> list[Frame]:
+    """The program's frames outward of the site, innermost first, up to the running loop."""
+    if site not in creation:
+        return []
+    inner = len(creation) - 1 - creation[::-1].index(site)
+    found = []
+    for frame in reversed(creation[:inner]):
+        if _runs_loop(frame):
+            break
+        if not is_foreign(frame[0]):
+            found.append(frame)
+    return found
+
+
+def _runs_loop(frame: Frame) -> bool:
+    file, _, function = frame
+    package, _, name = file.replace(os.sep, "/").rpartition("/")
+    functions = _LOOP_FRAMES.get(name)
+    if functions is None or not package.endswith("/asyncio"):
+        return False
+    return function.rpartition(".")[2] in functions and is_foreign(file)
+
+
+def _now(leaks: list[Leak], paint: _Paint) -> list[str]:
+    """Where most of them are now, and at how many other places the rest is."""
+    places = _counted(leaks, _place_now)
+    word, frame = places[0][0]
+    others = _elsewhere(places[1:])
+    if frame is None:
+        return [f"   {word}{others}"] if word else []
+    return _place(word, frame, paint, others)
+
+
+def _place_now(leak: Leak) -> tuple[str, Frame | None]:
+    state, current = leak._state, leak._current
+    if state == "pending":
+        return "not started yet", None
+    if state == "starting":
+        return "starting", None
+    if not current:
+        return ("destroyed while pending" if state == "destroyed" else ""), None
+    # A thread's `running` only says that it has not ended.
+    word = "running at" if state == "running" and leak._kind == "task" else "waiting at"
+    return word, _innermost(current)
+
+
+def _elsewhere(rest: list[tuple[tuple[str, Frame | None], int]]) -> str:
+    parts = []
+    places = sum(1 for (_, frame), _ in rest if frame is not None)
+    if places:
+        parts.append(f"at {_plural(places, 'other place')}")
+    parts += [f"{count} {word}" for (word, frame), count in rest if frame is None and word]
+    return f" (and {', '.join(parts)})" if parts else ""
+
+
+def _reasons(leaks: list[Leak]) -> list[str]:
+    """A sentence for each cause; sentences with one cause differ only in names."""
+    whys = _counted((leak for leak in leaks if leak._why), lambda leak: (leak._cause, leak._why))
+    by_cause: dict[str, tuple[str, int]] = {}
+    for (cause, why), count in whys:
+        key = why if cause is None else f"cause {cause}"
+        first, before = by_cause.get(key, (why, 0))
+        by_cause[key] = (first, before + count)
+    lines = []
+    reasons = sorted(by_cause.values(), key=lambda it: -it[1])
+    for why, count in reasons[:_MOST_REASONS]:
+        share = f" ({count} of {len(leaks)})" if count < len(leaks) else ""
+        lines.append(f"   why: {printable(why)}{share}")
+    if len(reasons) > _MOST_REASONS:
+        lines.append(f"   ... and {_plural(len(reasons) - _MOST_REASONS, 'other reason')}")
+    return lines
+
+
+def _innermost(stack: Frames) -> Frame:
+    """The innermost frame of the program; where there is none, the innermost."""
+    for frame in reversed(stack):
+        if not is_foreign(frame[0]):
+            return frame
+    return stack[-1]
+
+
+def _place(word: str, frame: Frame, paint: _Paint, more: str = "") -> list[str]:
+    lines = [f"   {word} {_frame(frame)}{more}"]
+    source = _source(frame)
+    if source:
+        lines.append(f"       {paint.dim(source)}")
+    return lines
+
+
+def _frame(frame: Frame) -> str:
+    file, line, function = frame
+    where = display(file) if line is None else f"{display(file)}:{line}"
+    return f"{printable(where)} in {printable(function)}"
+
+
+def _source(frame: Frame) -> str:
+    file, line, _ = frame
+    if line is None:
+        return ""
+    try:
+        source = printable(linecache.getline(file, line).strip())
+    except Exception:
+        return ""  # a name that no file can have, or a file that is none
+    if len(source) > _LONGEST_SOURCE:
+        return source[: _LONGEST_SOURCE - 4] + " ..."
+    return source
+
+
+def _counted_stacks(
+    leaks: list[Leak], stack_of: Callable[[Leak], Frames]
+) -> list[tuple[Frames, int]]:
+    """As `_counted`; equal stacks are mostly one tuple, which then is hashed once."""
+    by_id = {id(stack_of(leak)): stack_of(leak) for leak in leaks}
+    counts: dict[Frames, int] = {}
+    for key, count in _counted(leaks, lambda leak: id(stack_of(leak))):
+        counts[by_id[key]] = counts.get(by_id[key], 0) + count
+    return sorted(counts.items(), key=lambda it: -it[1])
+
+
+def _counted(items: Iterable[Leak], key: Callable[[Leak], T]) -> list[tuple[T, int]]:
+    """(key, how many have it), most first; of equally many, the first seen first."""
+    counts: dict[T, int] = {}
+    for item in items:
+        found = key(item)
+        counts[found] = counts.get(found, 0) + 1
+    return sorted(counts.items(), key=lambda it: -it[1])

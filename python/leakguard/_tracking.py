@@ -1,0 +1,165 @@
+"""What is tracked: installs the hooks, now or right after the import of what they sit on."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from leakguard import _core, _imports, _ledger
+from leakguard._kinds import KINDS, parse_kinds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import ModuleType
+
+AVAILABLE = ("task", "thread")
+"""The kinds that can be seen on this system."""
+
+DEFAULT_STACK_DEPTH = 64
+# About 40,000 distinct stacks of 20 frames; beyond that, stacks that nothing uses are taken out.
+_DEPOT_BYTES = 16 * 1024 * 1024
+
+_tracked: set[str] = set()
+
+
+def mask_of(kinds: Iterable[str]) -> int:
+    """The bits of these kinds, as the core counts them."""
+    mask = 0
+    for kind in kinds:
+        mask |= 1 << KINDS.index(kind)
+    return mask
+
+
+def tracked() -> frozenset[str]:
+    """The kinds that are tracked now."""
+    return frozenset(_tracked) if _core.is_installed() else frozenset()
+
+
+def install(
+    *, kinds: str | Iterable[str] | None = None, stack_depth: int = DEFAULT_STACK_DEPTH
+) -> None:
+    """Begin tracking. Idempotent; may be called again to add kinds.
+
+    kinds: a kind or an iterable of kinds; None is tasks and threads.
+    stack_depth: how many frames of a creation stack are kept, from the innermost (1 to 1024); the
+        first call decides.
+
+    What is alive now is recorded without a creation stack and is never a leak. asyncio and
+    concurrent.futures are not imported: if they are loaded they are hooked at once, else right
+    after their import.
+
+    Raises ValueError for an unknown kind, one that cannot be seen here, or a depth out of range;
+    RuntimeError on a free-threaded build, and outside the main interpreter.
+    """
+    wanted = parse_kinds(kinds, AVAILABLE)
+    if isinstance(stack_depth, bool) or not isinstance(stack_depth, int):
+        raise TypeError(f"stack_depth must be an int, not {type(stack_depth).__name__}")
+    if not 1 <= stack_depth <= _core.MAX_STACK_DEPTH:
+        raise ValueError(f"stack_depth must be 1 to {_core.MAX_STACK_DEPTH}, not {stack_depth}")
+    if "t" in getattr(sys, "abiflags", ""):
+        raise RuntimeError("leakguard does not support free-threaded builds of CPython yet")
+    fresh = not _core.is_installed()
+    if fresh:
+        _tracked.clear()
+    elif _tracked.issuperset(wanted):
+        return
+    _core.install(stack_depth, _DEPOT_BYTES)
+    try:
+        if "thread" in wanted and "thread" not in _tracked:
+            _track_threads()
+        if "task" in wanted and "task" not in _tracked:
+            _track_tasks()
+        _tracked.update(wanted)
+    except BaseException:
+        if fresh:
+            uninstall()
+        raise
+
+
+def uninstall() -> None:
+    """End tracking: put back every slot and table entry that was replaced, and free all records.
+
+    Without an installation this does nothing. A guard or checkpoint that is left over raises
+    RuntimeError at its check.
+    """
+    _imports.stop()
+    _tracked.clear()
+    _core.uninstall()
+    _ledger.clear()
+
+
+def is_installed() -> bool:
+    """Whether leakguard is tracking now."""
+    return _core.is_installed()
+
+
+def ensure(kinds: Iterable[str]) -> None:
+    """Install, or add kinds, where that has not been done."""
+    if not _core.is_installed() or not _tracked.issuperset(kinds):
+        install(kinds=tuple(kinds))
+
+
+def sweep() -> None:
+    """End the records of adopted threads that have ended: no hook of ours runs in them."""
+    for ident, run in _core.adopted().items():
+        thread = _core.thread_info(run)[1]
+        if thread is None or not threading.Thread.is_alive(thread):
+            _core.end_adopted(ident)
+
+
+def stats() -> dict[str, object]:
+    """Exact counters: for each kind created, ended and live; stacks, bytes, dropped.
+
+    created == ended + live at every moment; a task ends here when its object is freed. Every kind
+    is always a key; all is zero when nothing is installed.
+    """
+    if _core.is_installed():
+        sweep()
+    raw = _core.stats()
+    result: dict[str, object] = {
+        kind: {"created": created, "ended": ended, "live": created - ended}
+        for kind, (created, ended) in zip(KINDS, raw.pop("kinds"), strict=True)
+    }
+    result.update(raw)
+    return result
+
+
+def _track_threads() -> None:
+    from leakguard import _executors
+
+    _core.hook_threads(threading.Thread)
+    for thread in threading.enumerate():
+        if thread.ident is not None:
+            _core.adopt_thread(thread, thread.ident)
+    _executors.hook()
+
+
+def _track_tasks() -> None:
+    _imports.after("asyncio.tasks", _hook_asyncio_tasks)
+    from leakguard import _abandoned
+
+    _abandoned.hook()
+
+
+def _hook_asyncio_tasks(tasks: ModuleType) -> None:
+    import gc
+
+    core_task = sys.modules.get("_asyncio")
+    pure_task = getattr(tasks, "_PyTask", None)
+    if core_task is not None:
+        _core.hook_tasks(core_task.Task, pure_task, tasks._current_tasks, core_task)
+    if isinstance(pure_task, type):
+        _imports.replace(
+            pure_task, "__init__", _core.Hook(pure_task.__init__, before=_core.pure_task_born)
+        )
+        _imports.replace(
+            pure_task, "__del__", _core.Hook(pure_task.__del__, before=_core.pure_task_ending)
+        )
+    kinds = tuple(
+        kind for kind in (getattr(core_task, "Task", None), pure_task) if isinstance(kind, type)
+    )
+    # type(), not isinstance(): a proxy's __class__ would run the program's code.
+    for candidate in gc.get_objects():
+        if issubclass(type(candidate), kinds):
+            _core.adopt_task(candidate)

@@ -1,0 +1,229 @@
+"""Decides what is a leak: the one place where a fact becomes a verdict."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from leakguard import _builtin, _core, _describe, _executors, _ledger, _scope
+from leakguard._describe import TASK, THREAD, Resource
+from leakguard._tracking import mask_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from leakguard._report import Leak
+    from leakguard._rules import IgnoreRule
+
+
+class Question:
+    """What a check asks: which resources, since when, and what may be hidden."""
+
+    __slots__ = ("ancestor", "asker", "kinds", "pools_since", "rules", "scope", "since")
+
+    def __init__(
+        self,
+        *,
+        since: int,
+        kinds: Sequence[str],
+        rules: Sequence[IgnoreRule] = (),
+        scope: int = 0,
+        ancestor: int = 0,
+        asker: object = None,
+        pools_since: int | None = None,
+    ) -> None:
+        self.since = since
+        self.pools_since = since if pools_since is None else pools_since
+        self.kinds = tuple(kinds)
+        self.rules = tuple(rules)
+        # Both 0: the whole process. Else only what was created in this block, or by this one.
+        self.scope = scope
+        self.ancestor = ancestor
+        self.asker = asker  # None: a look that is not put off by what others have reported
+
+
+class Found:
+    """What one look saw."""
+
+    __slots__ = ("abandoned", "context", "hidden", "resources", "whys")
+
+    def __init__(self, context: _describe.Context) -> None:
+        self.context = context
+        self.resources: list[Resource] = []
+        self.whys: dict[int, str] = {}
+        self.abandoned: list[Leak] = []
+        self.hidden: dict[IgnoreRule, int] = {}
+
+    @property
+    def can_change(self) -> bool:
+        """Whether waiting could end any of it."""
+        return any(resource.kind != "task" or can_move(resource) for resource in self.resources)
+
+    def leaks(self) -> list[Leak]:
+        leaks = [
+            resource.leak(why=self.whys.get(resource.serial, "")) for resource in self.resources
+        ]
+        return sorted([*self.abandoned, *leaks], key=lambda leak: leak.serial)
+
+
+def look(question: Question) -> Found:
+    """One look: everything that is a leak if it stays."""
+    context = _describe.Context()
+    found = Found(context)
+    _look_at_abandoned(question, found)
+    if _core.newest_live() <= question.since:
+        return found
+    line = set(_core.line(None))
+    seen = {leak.serial for leak in found.abandoned}
+    for record in _core.live(question.since, mask_of(question.kinds)):
+        if record.found or record.serial in line or record.serial in seen:
+            continue
+        if not in_scope(question, record.scope, record.object):
+            continue
+        if _ledger.is_reported(record.serial, question.asker):
+            continue
+        resource = Resource(record, context)
+        why = why_left(resource, question.pools_since)
+        if why is None or _builtin.matching(resource) is not None:
+            continue
+        if not _hide(question, found, resource):
+            found.resources.append(resource)
+            if why:
+                found.whys[resource.serial] = why
+    return found
+
+
+def everything(kinds: Sequence[str]) -> list[Leak]:
+    """All that lives, leaks or not."""
+    context = _describe.Context()
+    leaks = []
+    for record in _core.live(0, mask_of(kinds)):
+        resource = Resource(record, context)
+        if record.kind != THREAD or is_alive(resource):
+            leaks.append(resource.leak())
+    return leaks
+
+
+def stranded_tasks(since: int) -> list[Leak]:
+    """At shutdown: tasks of loops that run nowhere any more, and that nothing has closed."""
+    return [
+        resource.leak(why="its loop does not run any more" if not why else why)
+        for resource, why in _left(since, TASK)
+        if not can_move(resource)
+    ]
+
+
+def holding_exit(since: int) -> list[Leak]:
+    """At shutdown: the threads that Python waits for before it exits. An idle worker of a pool is
+    none: Python stops it."""
+    return [
+        resource.leak(why="it is not a daemon: Python waits for it before it exits")
+        for resource, _ in _left(since, THREAD)
+        if resource.thread is not None and not resource.thread.daemon and not is_idle(resource)
+    ]
+
+
+def _left(since: int, kind: int) -> Iterator[tuple[Resource, str]]:
+    context = _describe.Context()
+    line = set(_core.line(None))
+    for record in _core.live(since, 1 << kind):
+        if record.found or record.serial in line or _ledger.is_abandoned(record.serial):
+            continue
+        resource = Resource(record, context)
+        if kind == THREAD and (
+            resource.thread is threading.main_thread() or not is_alive(resource)
+        ):
+            continue
+        if _builtin.matching(resource) is None:
+            yield resource, _why_task(resource) if kind == TASK else ""
+
+
+def is_idle(resource: Resource) -> bool:
+    """Whether a thread is a thread pool's worker that runs no call."""
+    return _executors.is_idle_worker(resource.thread, resource.current_frame())
+
+
+def in_scope(question: Question, scope: int, resource: object) -> bool:
+    """Whether what a question asks for includes this."""
+    if question.scope and not _scope.contains(question.scope, scope):
+        return False
+    return not question.ancestor or question.ancestor in _core.line(resource)
+
+
+def _look_at_abandoned(question: Question, found: Found) -> None:
+    if "task" not in question.kinds:
+        return
+    for entry in _ledger.since(question.since):
+        if question.scope and not _scope.contains(question.scope, entry.scope):
+            continue
+        if question.ancestor and question.ancestor not in entry.line:
+            continue
+        if _ledger.is_reported(entry.leak.serial, question.asker):
+            continue
+        if not _hide(question, found, entry.leak):
+            found.abandoned.append(entry.leak)
+
+
+def _hide(question: Question, found: Found, leak: Leak | Resource) -> bool:
+    """Whether an ignore rule hides this (a Leak or a Resource); counts it if so."""
+    if not question.rules:
+        return False
+    subject = leak.leak() if isinstance(leak, Resource) else leak
+    for rule in question.rules:
+        if rule.matches(subject):
+            found.hidden[rule] = found.hidden.get(rule, 0) + 1
+            return True
+    return False
+
+
+def why_left(resource: Resource, since: int) -> str | None:
+    """None where this is no leak; else why it was left, which may be empty."""
+    if resource.record.kind == TASK:
+        return _why_task(resource)
+    if resource.record.kind == THREAD:
+        return _why_thread(resource, since)
+    return ""
+
+
+def _why_task(resource: Resource) -> str:
+    loop = loop_of(resource.object)
+    return "its loop is closed" if loop is not None and loop.is_closed() else ""
+
+
+def _why_thread(resource: Resource, since: int) -> str | None:
+    thread = resource.thread
+    if thread is threading.main_thread() or not is_alive(resource):
+        return None
+    charge = _executors.charge_of(resource.object, thread)
+    return "" if charge is None else _why_pool_thread(resource, charge, since)
+
+
+def is_alive(resource: Resource) -> bool:
+    """Whether a thread has not ended. While it is starting, is_alive() is not yet true."""
+    thread = resource.thread
+    return thread is None or resource.state == "starting" or threading.Thread.is_alive(thread)
+
+
+def _why_pool_thread(resource: Resource, charge: _executors.Charge, since: int) -> str | None:
+    executor = charge.executor
+    if executor is None:
+        return "its executor was collected"
+    if _executors.is_shut_down(executor):
+        return "its executor was shut down"
+    if _executors.default_of_live_loop(executor):
+        # Nothing can cancel a call in a thread; an idle worker waits for the next one.
+        frame = resource.current_frame()
+        return "" if _executors.call_in_worker(frame) is not None else None
+    return "its executor was never shut down" if charge.serial > since else None
+
+
+def loop_of(task: Any) -> Any:
+    """A task's loop; None where it does not say."""
+    get_loop = getattr(task, "get_loop", None)
+    return get_loop() if get_loop is not None else None
+
+
+def can_move(resource: Resource) -> bool:
+    """Whether a task could still end by itself: its loop is open and runs in some thread."""
+    loop = loop_of(resource.object)
+    return loop is None or (not loop.is_closed() and loop.is_running())
