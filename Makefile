@@ -1,0 +1,78 @@
+PYTHON ?= python3
+VENV := .venv
+TOOLS := tests/tools
+export PYTHON VENV
+
+# What a wheel is made of. Folders count too: adding or removing a file changes them.
+WHEEL_SOURCES := $(shell find setup.py pyproject.toml MANIFEST.in README.md LICENSE include ext python \
+	-not -path '*/__pycache__*' -not -path '*.egg-info*')
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test core-tests python-tests matrix lint asan tsan valgrind bench clean FORCE
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(VENV)/installed ## watch a small service leak tasks and a thread, then its corrected variant
+	@$(TOOLS)/demo.sh
+
+test: core-tests python-tests ## the core's tests, then the Python tests on an installed wheel
+
+core-tests: build/packages
+	@$(TOOLS)/core_tests.sh build/core
+
+# After the core's: a fault there explains one here. (The bar: order only, for `make -j`.)
+python-tests: $(VENV)/installed | core-tests
+	$(VENV)/bin/python -m pytest tests/python
+
+matrix: core-tests $(VENV)/ready ## the tests on every CPython from 3.11 to 3.15, or: make matrix VERSIONS="3.12 3.15"
+	@$(VENV)/bin/python $(TOOLS)/matrix.py $(VERSIONS)
+
+lint: $(VENV)/lint ## ruff, mypy --strict, clang-format
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/clang-format --dry-run -Werror $$(find include ext tests -name '*.[ch]')
+
+asan: build/packages $(VENV)/installed ## the core's and the Python tests under AddressSanitizer and UBSan
+	@$(TOOLS)/core_tests.sh build/asan -Db_sanitize=address,undefined
+	@$(TOOLS)/python_asan.sh build/asan-python
+
+tsan: build/packages ## the core's tests under ThreadSanitizer
+	@$(TOOLS)/core_tests.sh build/tsan -Db_sanitize=thread
+
+valgrind: build/packages ## the core's tests under valgrind
+	@$(TOOLS)/system_packages.sh valgrind
+	@$(TOOLS)/core_tests.sh build/valgrind -- valgrind
+
+bench: $(VENV)/installed ## what watching costs
+	$(VENV)/bin/python tests/bench/run.py
+
+clean: ## remove what make made
+	rm -rf build $(VENV) python/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+build/packages: $(TOOLS)/system_packages.sh
+	@$(TOOLS)/system_packages.sh build
+	@mkdir -p build
+	@touch $@
+
+# Looks each time, so that another PYTHON gets another environment; touches its file only then.
+$(VENV)/ready: FORCE | build/packages
+	@$(TOOLS)/venv.sh
+
+build/wheel/stamp: $(WHEEL_SOURCES) $(VENV)/ready
+	@$(TOOLS)/wheel.sh build/wheel
+	@touch $@
+
+$(VENV)/installed: build/wheel/stamp
+	@echo "installing the wheel into $(VENV)"
+	@$(VENV)/bin/pip install --quiet --force-reinstall --no-deps build/wheel/*.whl
+	@$(VENV)/bin/pip install --quiet "$$(echo build/wheel/*.whl)[test]"
+	@touch $@
+
+$(VENV)/lint: pyproject.toml $(VENV)/ready
+	@echo "installing the linters into $(VENV)"
+	@$(VENV)/bin/python $(TOOLS)/extra.py lint test | xargs $(VENV)/bin/pip install --quiet
+	@touch $@
+
+FORCE:
