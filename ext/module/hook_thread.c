@@ -313,6 +313,9 @@ start_thread(int which, PyObject *module, PyObject *args, PyObject *kwargs)
     if (result == NULL) {
         glue_cancel(run);
     }
+    else if (run->ident == 0 && PyLong_CheckExact(result)) {
+        run->ident = PyLong_AsUnsignedLong(result);
+    }
     Py_DECREF(changed);
     Py_XDECREF(changed_kwargs);
     Py_DECREF(run);

@@ -132,7 +132,7 @@ def checkpoint(label: str | None = None) -> Checkpoint:
     return Checkpoint(label)
 
 
-Site = tuple[str, Any]  # kind and site
+Site = tuple[str, Any, str]  # kind, site, function
 
 
 class _Cycle:
@@ -145,6 +145,7 @@ class _Cycle:
     def question(self, kinds: Kinds, scope: str, ignore: Rules) -> Question:
         return Question(
             since=0,
+            found=True,
             pools_since=self.first.serial,
             kinds=parse_kinds(kinds, _tracking.AVAILABLE),
             rules=rules_from(ignore),
@@ -171,21 +172,29 @@ class _GrowthPolling(_check.Polling):
         self._narrow(self.found)
 
     def _narrow(self, found: Found) -> None:
+        """Keep of what was found the newest of each site that has more than before.
+
+        What was there before tracking began has no site: it counts for every site that creates
+        the same function.
+        """
         by_site: dict[Site, list[Resource]] = {}
         for resource in found.resources:
-            by_site.setdefault((resource.kind, resource.site[0]), []).append(resource)
+            site = None if resource.record.found else resource.site[0]
+            by_site.setdefault((resource.kind, site, resource.function), []).append(resource)
         self.counts = Counter({site: len(group) for site, group in by_site.items()})
         found.abandoned = []
         found.resources = []
-        for site, group in by_site.items():
-            before = self._before[site]
-            if len(group) > before:
-                for resource in group[before:]:
-                    found.resources.append(resource)
-                    found.whys[resource.serial] = (
-                        f"live resources created here at the call before and now: "
-                        f"{before} → {len(group)}"
-                    )
+        for (kind, site, function), group in by_site.items():
+            if site is None:
+                continue
+            unsited = (kind, None, function)
+            before = self._before[kind, site, function] + self._before[unsited]
+            now = len(group) + self.counts[unsited]
+            for resource in group[max(0, len(group) - (now - before)) :] if now > before else ():
+                found.resources.append(resource)
+                found.whys[resource.serial] = (
+                    f"live resources created here at the call before and now: {before} → {now}"
+                )
 
 
 def assert_stable(

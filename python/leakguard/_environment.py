@@ -26,7 +26,7 @@ _watches: list[_Watch] = []
 def activate() -> None:
     """Begin to watch this process as the LEAKGUARD variables say. Once; a wrong setting gives one
     line on stderr and its default."""
-    settings = _settings.read(os.environ)
+    settings = _settings.read(os.environ, _tracking.AVAILABLE)
     for complaint in settings.complaints:
         write(f"leakguard: {complaint}\n")
     if not settings.active or _watches:

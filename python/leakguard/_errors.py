@@ -1,31 +1,51 @@
-"""What a check raises and warns with."""
+"""What leakguard raises and warns with."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from leakguard._report import Report
 
 
 class LeakError(AssertionError):
-    """A check found leaks. `report` is the Report; its text is the message."""
+    """Something was left behind. `report` says what; as a string it is the report's text."""
 
-    def __init__(self, report: Report) -> None:
+    __module__ = "leakguard"
+
+    def __init__(self, report: Report, text: str | None = None) -> None:
+        """text: what the error says, where that is more than the report's text."""
         super().__init__(report)
-        self.report = report
+        self._text = text
+
+    @property
+    def report(self) -> Report:
+        """What was left behind."""
+        report: Report = self.args[0]
+        return report
 
     def __str__(self) -> str:
-        return self.report.text()
+        if self._text is None:
+            # Made when somebody reads it, and once: files and the working directory may change.
+            self._text = self.report.text()
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.report!r})"
 
 
 class FanoutError(LeakError):
-    """More resources of a kind were alive at once than `max_live` allows."""
+    """More than `max_live` resources of a kind were alive at once in a guarded block."""
+
+    __module__ = "leakguard"
 
 
 class BlockingError(LeakError):
-    """An event loop did not come back to its selector in time."""
+    """A loop did not come back to its selector for more than `blocking` seconds."""
+
+    __module__ = "leakguard"
 
 
 class LeakWarning(ResourceWarning):
-    """What action="warn" warns with."""
+    """What `guard(action="warn")` warns with."""
+
+    __module__ = "leakguard"

@@ -105,7 +105,12 @@ class Guard:
                 self._act(self.report, error)
                 self._cancel_sync(self.report, grace)
         finally:
-            self._mark.close()
+            self._close()
+
+    def _close(self) -> None:
+        self._mark.close()
+        if self._scope is not None:
+            self._scope.close()
 
     def _check(self, grace: float) -> Report:
         return _check.check(
@@ -137,7 +142,7 @@ class Guard:
             self._act(self.report, error)
             await self._cancel_async(self.report)
         finally:
-            self._mark.close()
+            self._close()
 
     def _act(self, report: Report, error: BaseException | None) -> None:
         if not report:

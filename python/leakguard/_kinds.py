@@ -1,13 +1,13 @@
-"""The kinds of resources, in the order in which the core numbers them."""
+"""The kinds of resource, and how a choice of them is read."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-KINDS = (
+# A kind's place in this tuple is its number in the core.
+KINDS: tuple[str, ...] = (
     "task",
     "thread",
     "native_thread",
@@ -20,25 +20,49 @@ KINDS = (
     "process",
     "tempdir",
 )
-DEFAULT_KINDS = ("task", "thread")
+DEFAULT_KINDS: tuple[str, ...] = ("task", "thread")
 
 
-def parse_kinds(value: str | Iterable[str] | None, available: Sequence[str]) -> tuple[str, ...]:
-    """The kinds that a user named: a kind, an iterable of kinds, or None for the default.
+def parse_kinds(
+    value: str | Iterable[str] | None, available: Sequence[str] = KINDS
+) -> tuple[str, ...]:
+    """The chosen kinds, each once, in the order of KINDS.
 
-    Raises ValueError for an unknown kind or one that is not in `available`, and for none at all.
+    value: a kind, an iterable of kinds, or None for tasks and threads.
+    available: what can be seen on this interpreter and system.
+
+    Raises TypeError for anything but strings, and ValueError for no kind at all, an unknown kind,
+    and a kind that is not available.
     """
-    if value is None:
-        return DEFAULT_KINDS
-    wanted = (value,) if isinstance(value, str) else tuple(value)
-    allowed = ", ".join(available)
-    if not wanted:
-        raise ValueError(f"no kind given; allowed here: {allowed}")
-    for kind in wanted:
-        if not isinstance(kind, str):
-            raise TypeError(f"a kind must be a str, not {type(kind).__name__}; allowed: {allowed}")
+    chosen = DEFAULT_KINDS if value is None else _as_strings(value)
+    if not chosen:
+        raise ValueError(f"kinds is empty; allowed: {_listed(KINDS)}")
+    for kind in chosen:
         if kind not in KINDS:
-            raise ValueError(f"unknown kind {kind!r}; allowed here: {allowed}")
+            hint = "; give several as a list" if "," in kind else ""
+            raise ValueError(f"unknown kind {kind!r}; allowed: {_listed(KINDS)}{hint}")
         if kind not in available:
-            raise ValueError(f"kind {kind!r} cannot be seen here; allowed here: {allowed}")
-    return tuple(dict.fromkeys(wanted))
+            raise ValueError(
+                f"kind {kind!r} cannot be seen here, on this interpreter and system; "
+                f"allowed here: {_listed(available)}"
+            )
+    return tuple(kind for kind in KINDS if kind in chosen)
+
+
+def _as_strings(value: str | Iterable[str]) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    try:
+        chosen = tuple(value)
+    except TypeError:
+        raise TypeError(
+            f"kinds must be a str or an iterable of str, not {type(value).__name__}"
+        ) from None
+    for kind in chosen:
+        if not isinstance(kind, str):
+            raise TypeError(f"a kind must be a str, not {type(kind).__name__}")
+    return chosen
+
+
+def _listed(kinds: Iterable[str]) -> str:
+    return ", ".join(repr(kind) for kind in kinds)

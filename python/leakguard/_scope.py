@@ -36,9 +36,12 @@ class Scope:
             _variable.reset(self._token)
         except ValueError:
             pass
-        _entered.discard(self.number)
         if _core.is_installed():
             _core.count_scopes(-1)
+
+    def close(self) -> None:
+        """The block's check is done: nobody asks what it contains any more."""
+        _entered.discard(self.number)
         if not _entered:
             _parents.clear()
 

@@ -1,103 +1,150 @@
-"""Reads the LEAKGUARD variables."""
+"""Reads the LEAKGUARD variables of the environment; the one place that does."""
 
 from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING
 
-from leakguard._kinds import DEFAULT_KINDS, parse_kinds
-from leakguard._tracking import AVAILABLE, DEFAULT_STACK_DEPTH
+from leakguard._kinds import DEFAULT_KINDS, KINDS, parse_kinds
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-MAX_STACK_DEPTH = 1024
+_ACTIONS = {"": "off", "0": "off", "1": "warn", "warn": "warn", "log": "log", "exit": "exit"}
+_LONGEST_SHOWN = 80
 
 
 class Settings:
-    """What the environment asks for. A wrong value has its default here, and a complaint."""
+    """What the LEAKGUARD variables say, wrong values replaced by their defaults."""
+
+    __slots__ = (
+        "_report",
+        "action",
+        "complaints",
+        "exitcode",
+        "grace",
+        "kinds",
+        "stack_depth",
+        "witness",
+    )
 
     def __init__(self) -> None:
-        self.active = False
-        self.action = "warn"
+        self.action = "off"  # or "warn", "log", "exit"
         self.exitcode = 23
-        self.grace = 1.0
+        self.grace = 1.0  # seconds
         self.kinds: tuple[str, ...] = DEFAULT_KINDS
-        self.report: str | None = None
-        self.stack_depth = DEFAULT_STACK_DEPTH
+        self.stack_depth = 64  # frames
         self.witness = False
-        self.complaints: list[str] = []
+        self.complaints: list[str] = []  # for each wrong value a line, without its end
+        self._report: str | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether the process is to be watched at all."""
+        return self.action != "off"
+
+    @property
+    def report(self) -> str | None:
+        """The file to append to; None is stderr. With %p in it a forked child has another one:
+        ask each time."""
+        return None if self._report is None else self._report.replace("%p", str(os.getpid()))
 
 
-def read(environment: Mapping[str, str]) -> Settings:
-    """Settings from the environment; never raises."""
+def read(environ: Mapping[str, str], available: Sequence[str] = KINDS) -> Settings:
+    """Read the variables; never raises. A variable that is set but empty counts as not set.
+
+    available: the kinds that can be seen here.
+    """
     settings = Settings()
-    _read_mode(settings, environment.get("LEAKGUARD", ""))
-    for name, reader in _READERS.items():
-        value = environment.get(f"LEAKGUARD_{name}", "")
-        if not value:
-            continue
-        try:
-            reader(settings, value)
-        except ValueError as error:
-            default = getattr(settings, name.lower())
-            shown = ",".join(default) if isinstance(default, tuple) else default
-            settings.complaints.append(f"LEAKGUARD_{name}={value}: {error}; using {shown}")
+    reader = _Reader(environ, settings.complaints)
+    settings.action = reader.action("LEAKGUARD")
+    settings.exitcode = reader.whole("LEAKGUARD_EXITCODE", settings.exitcode, 0, 255)
+    settings.grace = reader.seconds("LEAKGUARD_GRACE", settings.grace)
+    settings.kinds = reader.kinds("LEAKGUARD_KINDS", settings.kinds, available)
+    settings.stack_depth = reader.whole("LEAKGUARD_STACK_DEPTH", settings.stack_depth, 1, 1024)
+    settings.witness = reader.switch("LEAKGUARD_WITNESS")
+    settings._report = _absolute(environ.get("LEAKGUARD_REPORT", ""))
     return settings
 
 
-def _read_mode(settings: Settings, value: str) -> None:
-    settings.active = value not in ("", "0")
-    if value in ("log", "exit"):
-        settings.action = value
-    elif value not in ("", "0", "1", "warn"):
-        settings.complaints.append(
-            f"LEAKGUARD={value} is not known (allowed: 0, 1, warn, log, exit); taken as 1"
-        )
+class _Reader:
+    """Reads one variable at a time, and collects a complaint for each wrong one."""
+
+    def __init__(self, environ: Mapping[str, str], complaints: list[str]) -> None:
+        self._environ = environ
+        self._complaints = complaints
+
+    def action(self, name: str) -> str:
+        given = self._environ.get(name, "")
+        known = _ACTIONS.get(given)
+        if known is None:
+            self._complain(name, given, "0, 1, warn, log or exit", "it acts as 1")
+            return "warn"
+        return known
+
+    def whole(self, name: str, default: int, least: int, most: int) -> int:
+        given = self._environ.get(name, "")
+        if not given:
+            return default
+        # isdigit() alone takes digits of other scripts; int() refuses thousands of digits.
+        is_short_number = given.isascii() and given.isdigit() and len(given) < 10
+        if is_short_number and least <= int(given) <= most:
+            return int(given)
+        allowed = f"a whole number from {least} to {most}"
+        self._complain(name, given, allowed, f"the default, {default}, is used")
+        return default
+
+    def seconds(self, name: str, default: float) -> float:
+        given = self._environ.get(name, "")
+        if not given:
+            return default
+        number = _number(given)
+        if math.isfinite(number) and number >= 0:
+            return number
+        allowed = "a number of seconds, 0 or more"
+        self._complain(name, given, allowed, f"the default, {default}, is used")
+        return default
+
+    def kinds(
+        self, name: str, default: tuple[str, ...], available: Sequence[str]
+    ) -> tuple[str, ...]:
+        given = self._environ.get(name, "")
+        if not given:
+            return default
+        try:
+            return parse_kinds([part.strip() for part in given.split(",")], available)
+        except ValueError:
+            allowed = f"{', '.join(available)}, by commas"
+            self._complain(name, given, allowed, f"the default, {','.join(default)}, is used")
+            return default
+
+    def switch(self, name: str) -> bool:
+        given = self._environ.get(name, "")
+        if given not in ("", "0", "1"):
+            self._complain(name, given, "0 or 1", "the default, 0, is used")
+        return given == "1"
+
+    def _complain(self, name: str, given: str, allowed: str, instead: str) -> None:
+        shown = repr(given[:_LONGEST_SHOWN])
+        if len(given) > _LONGEST_SHOWN:
+            shown += "..."
+        self._complaints.append(f"{name} is {shown}; allowed: {allowed}; {instead}")
 
 
-def _read_exitcode(settings: Settings, value: str) -> None:
-    settings.exitcode = _whole_number(value, 0, 255)
-
-
-def _read_grace(settings: Settings, value: str) -> None:
+def _number(given: str) -> float:
+    """NaN where it is none, also for what float() takes but nobody means: 1_000, other digits."""
     try:
-        grace = float(value)
+        return float(given) if given.isascii() and "_" not in given else math.nan
     except ValueError:
-        grace = math.nan
-    if not 0 <= grace < math.inf:
-        raise ValueError("must be a number of seconds, 0 or more")
-    settings.grace = grace
+        return math.nan
 
 
-def _read_kinds(settings: Settings, value: str) -> None:
-    settings.kinds = parse_kinds([kind.strip() for kind in value.split(",")], AVAILABLE)
-
-
-def _read_report(settings: Settings, value: str) -> None:
-    settings.report = value.replace("%p", str(os.getpid()))
-
-
-def _read_stack_depth(settings: Settings, value: str) -> None:
-    settings.stack_depth = _whole_number(value, 1, MAX_STACK_DEPTH)
-
-
-def _read_witness(settings: Settings, value: str) -> None:
-    settings.witness = bool(_whole_number(value, 0, 1))
-
-
-def _whole_number(value: str, low: int, high: int) -> int:
-    if value.isascii() and value.isdigit() and low <= int(value) <= high:
-        return int(value)
-    raise ValueError(f"must be a whole number from {low} to {high}")
-
-
-_READERS = {
-    "EXITCODE": _read_exitcode,
-    "GRACE": _read_grace,
-    "KINDS": _read_kinds,
-    "REPORT": _read_report,
-    "STACK_DEPTH": _read_stack_depth,
-    "WITNESS": _read_witness,
-}
+def _absolute(path: str) -> str | None:
+    """The path from here: the program may change its working directory."""
+    if not path:
+        return None
+    try:
+        return os.path.abspath(path)  # noqa: PTH100  # cheap to import
+    except OSError:
+        return path  # the working directory is gone

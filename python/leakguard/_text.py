@@ -71,7 +71,7 @@ def use_color(stream: object) -> bool:
 
 def duration(seconds: float) -> str:
     """A time span for people: `0.25 s`, `3.2 s`, `4 min 10 s`, `2 h 5 min`, `3 d 4 h`."""
-    if seconds < 0.9995:
+    if seconds < 0.995:
         digits = 2 if seconds >= 0.095 else 3
         return f"{max(seconds, 0.0):.{digits}f}".rstrip("0").rstrip(".") + " s"
     if seconds < 59.95:

@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 class Question:
     """What a check asks: which resources, since when, and what may be hidden."""
 
-    __slots__ = ("ancestor", "asker", "kinds", "pools_since", "rules", "scope", "since")
+    __slots__ = (
+        "ancestor",
+        "asker",
+        "found",
+        "kinds",
+        "pools_since",
+        "rules",
+        "scope",
+        "since",
+    )
 
     def __init__(
         self,
@@ -31,8 +40,10 @@ class Question:
         ancestor: int = 0,
         asker: object = None,
         pools_since: int | None = None,
+        found: bool = False,
     ) -> None:
         self.since = since
+        self.found = found  # also what was there before tracking began
         self.pools_since = since if pools_since is None else pools_since
         self.kinds = tuple(kinds)
         self.rules = tuple(rules)
@@ -76,7 +87,7 @@ def look(question: Question) -> Found:
     line = set(_core.line(None))
     seen = {leak.serial for leak in found.abandoned}
     for record in _core.live(question.since, mask_of(question.kinds)):
-        if record.found or record.serial in line or record.serial in seen:
+        if (record.found and not question.found) or record.serial in line or record.serial in seen:
             continue
         if not in_scope(question, record.scope, record.object):
             continue

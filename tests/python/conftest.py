@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,17 @@ def untracked():
     leakguard.uninstall()
     yield
     leakguard.uninstall()
+
+
+@pytest.fixture
+def release():
+    """An event for the test's threads to wait for; set at its end, and the threads joined."""
+    before = set(threading.enumerate())
+    event = threading.Event()
+    yield event
+    event.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join()
 
 
 def clean_environment(**variables):

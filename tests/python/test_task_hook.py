@@ -430,21 +430,41 @@ def test_asyncio_is_not_imported_for_the_program(program):
     assert result.stdout.splitlines() == ["[]", "True SourceFileLoader", "2"]
 
 
+SUB_INTERPRETER = """
+import sys
+if "tracked" in sys.argv:
+    import leakguard
+import asyncio
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+if "tracked" in sys.argv:
+    leakguard.install()
+    before = leakguard.stats()
+other = interpreters.create()
+interpreters.run_string(other, '''
+import asyncio
+async def main():
+    await asyncio.create_task(asyncio.sleep(0))
+asyncio.run(main())
+''')
+interpreters.destroy(other)
+if "tracked" in sys.argv:
+    after = leakguard.stats()
+    assert before["task"] == after["task"], after
+    assert before["thread"] == after["thread"], after
+print("ran")
+"""
+
+
 def test_a_sub_interpreter_is_passed_through(program):
-    result = program(
-        "import leakguard, asyncio\n"
-        "try:\n    import _interpreters as interpreters\n"
-        "except ImportError:\n    import _xxsubinterpreters as interpreters\n"
-        "leakguard.install()\n"
-        "before = leakguard.stats()\n"
-        "other = interpreters.create()\n"
-        "code = '''\n"
-        "import asyncio\n"
-        "async def main():\n    await asyncio.create_task(asyncio.sleep(0))\n"
-        "asyncio.run(main())\n'''\n"
-        "interpreters.run_string(other, code)\n"
-        "interpreters.destroy(other)\n"
-        "after = leakguard.stats()\n"
-        "print(before['task'] == after['task'], before['thread'] == after['thread'])\n"
+    # 3.12.1 aborts at the end of such a program, with leakguard or without.
+    plain = program(SUB_INTERPRETER)
+    tracked = program(SUB_INTERPRETER, "tracked")
+    assert plain.stdout == "ran\n"
+    assert (tracked.stdout, tracked.stderr, tracked.returncode) == (
+        plain.stdout,
+        plain.stderr,
+        plain.returncode,
     )
-    assert (result.stdout, result.returncode) == ("True True\n", 0), result.stderr
