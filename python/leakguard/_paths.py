@@ -19,6 +19,12 @@ _roots: tuple[str, ...] = ()  # of the standard library, each with a separator a
 # Below the standard library's folder, but not of it.
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
+# The frames from which outward everything only says that a loop is running.
+_LOOP_FRAMES = {
+    "base_events.py": ("run_forever", "run_until_complete"),
+    "runners.py": ("run",),
+}
+
 
 def is_foreign(filename: str) -> bool:
     """Whether code of this file is the standard library's or leakguard's own.
@@ -33,6 +39,16 @@ def is_foreign(filename: str) -> bool:
             _memo.clear()
         known = _memo[filename] = _look(filename)
     return known
+
+
+def runs_loop(frame: tuple[str, int | None, str]) -> bool:
+    """Whether a frame (file, line, function) is one in which asyncio runs a loop."""
+    file, _, function = frame
+    package, _, name = file.replace(os.sep, "/").rpartition("/")
+    functions = _LOOP_FRAMES.get(name)
+    if functions is None or not package.endswith("/asyncio"):
+        return False
+    return function.rpartition(".")[2] in functions and is_foreign(file)
 
 
 def display(filename: str) -> str:

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from leakguard import _core
-from leakguard._paths import is_foreign
+from leakguard._paths import is_foreign, runs_loop
 
 if TYPE_CHECKING:
     from types import CodeType, FrameType
@@ -26,8 +26,19 @@ class Creation:
     def __init__(self, stack: int) -> None:
         frames, inner, _ = _core.stack(stack)
         self.frames: Frames = frames
-        # Frames that were on the stack when the loop began to run only say that it runs.
-        self.site = innermost_own(frames[len(frames) - inner :])
+        self.site = innermost_own(_inside_loop(frames, inner))
+
+
+def _inside_loop(frames: Frames, inner: int) -> Frames:
+    """Without the frames that were on the stack when the loop began to run: they only say that it
+    runs. `inner` tells how many are inside; of a loop that ran before tracking began, the core
+    knows nothing."""
+    if inner < len(frames):
+        return frames[len(frames) - inner :]
+    for place in range(len(frames) - 1, -1, -1):
+        if runs_loop(frames[place]):
+            return frames[place + 1 :]
+    return frames
 
 
 def innermost_own(frames: Frames) -> Frame | None:

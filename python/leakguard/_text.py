@@ -6,7 +6,7 @@ import linecache
 import os
 
 from leakguard._kinds import KINDS
-from leakguard._paths import display, is_foreign
+from leakguard._paths import display, is_foreign, runs_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,12 +28,6 @@ _MOMENTS = {
     "shutdown": "at shutdown",
 }
 _COUNTED_AS_LIVE = {"snapshot": "", "terminated": " at termination"}
-
-# The frames from which outward everything only says that a loop is running.
-_LOOP_FRAMES = {
-    "base_events.py": ("run_forever", "run_until_complete"),
-    "runners.py": ("run",),
-}
 
 _MADE_BY_LOOP = frozenset({"task", "timer", "asyncgen", "transport", "server"})
 
@@ -197,20 +191,11 @@ def _callers(creation: Frames, site: Frame) -> list[Frame]:
     inner = len(creation) - 1 - creation[::-1].index(site)
     found = []
     for frame in reversed(creation[:inner]):
-        if _runs_loop(frame):
+        if runs_loop(frame):
             break
         if not is_foreign(frame[0]):
             found.append(frame)
     return found
-
-
-def _runs_loop(frame: Frame) -> bool:
-    file, _, function = frame
-    package, _, name = file.replace(os.sep, "/").rpartition("/")
-    functions = _LOOP_FRAMES.get(name)
-    if functions is None or not package.endswith("/asyncio"):
-        return False
-    return function.rpartition(".")[2] in functions and is_foreign(file)
 
 
 def _now(leaks: list[Leak], paint: _Paint) -> list[str]:

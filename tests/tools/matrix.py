@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 
 from extra import TREE, extra
-from rootfs import CACHE, PAUSES, TOOLS, ArchiveError, Rootfs, as_root
+from rootfs import AS_ROOT, CACHE, OWN_MOUNTS, PAUSES, TOOLS, ArchiveError, Rootfs, as_root
 
 ON_MACHINE = ("3.11", "3.12", "3.13")
 IN_ARCHIVE = ("3.14", "3.15")
@@ -269,6 +269,10 @@ class Matrix:
 
     def prepare_archive(self, versions: Sequence[str], log: Log) -> None:
         """Finds each version in the first suite that has it, and starts its tests."""
+        if not log.run([*AS_ROOT, *OWN_MOUNTS, "true"], "trying a mount namespace"):
+            log.show_end(20)
+            raise StepError("no mounts of our own here: root or sudo is needed, and if this is a "
+                            "container, its CAP_SYS_ADMIN")  # fmt: skip
         missing = list(versions)
         why = "no suite of the archive has it"
         for suite in SUITES:

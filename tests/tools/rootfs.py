@@ -18,6 +18,8 @@ from pathlib import Path
 TOOLS = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("MATRIX_CACHE", "/var/cache/leakguard"))
 AS_ROOT = [] if os.geteuid() == 0 else ["sudo"]
+# Runs a command whose mounts are gone when it is.
+OWN_MOUNTS = ["unshare", "--mount", "--propagation", "private"]
 PAUSES = (10, 60)  # seconds before the second and the third try of what needs the network
 
 # What a machine says of its network, next to pip's own settings.
@@ -97,9 +99,8 @@ class Rootfs:
         making = self.path.with_name(self.suite + ".making")
         # A user's PATH may lack the folders of the system's own programs.
         debootstrap = shutil.which("debootstrap", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
-        command = [*AS_ROOT, "unshare", "--mount", "--propagation", "private",
-                   debootstrap or "debootstrap", "--variant=minbase", self.suite, str(making),
-                   *debian_source()]  # fmt: skip
+        command = [*AS_ROOT, *OWN_MOUNTS, debootstrap or "debootstrap", "--variant=minbase",
+                   self.suite, str(making), *debian_source()]  # fmt: skip
 
         def attempt() -> bool:
             as_root("rm", "-rf", str(making), str(self.path))
