@@ -25,9 +25,9 @@ struct lg_depot {
     size_t table_size;
     stored **by_id;      /* [0] is never used; NULL where an id is free */
     uint32_t *next_free; /* of a free id: the next free one, 0 at the end */
-    uint32_t ids;       /* how many of by_id were ever used, [0] included */
-    uint32_t ids_room;  /* allocated */
-    uint32_t free_head; /* 0: none */
+    uint32_t ids;        /* how many of by_id were ever used, [0] included */
+    uint32_t ids_room;   /* allocated */
+    uint32_t free_head;  /* 0: none */
     size_t count;
     size_t used;
     size_t bytes;

@@ -10,7 +10,7 @@
 #define CHUNK_BITS 10
 #define CHUNK_RECORDS (1u << CHUNK_BITS)
 #define CHUNK_BYTES (CHUNK_RECORDS * sizeof(entry))
-#define NOBODY UINT32_MAX        /* no slot */
+#define NOBODY UINT32_MAX              /* no slot */
 #define MOST_CHILDREN ((1u << 24) - 1) /* beyond, the number sticks: the ghost stays for ever */
 
 enum { FIRST_INDEX = 256, FIRST_CHUNKS = 8, ADDRESS_SHIFT = 7 };

@@ -55,7 +55,8 @@
 
 #if PY_VERSION_HEX >= 0x030C0000
 #define LG_TYPE_DICT(type) PyType_GetDict(type) /* new reference */
-#define LG_HAVE_THREAD_AUDIT 1 /* _thread.start_new_thread and start_joinable_thread are announced */
+/* _thread.start_new_thread and start_joinable_thread are announced to audit hooks. */
+#define LG_HAVE_THREAD_AUDIT 1
 #else
 #define LG_TYPE_DICT(type) Py_XNewRef((type)->tp_dict)
 #endif

@@ -158,8 +158,8 @@ epitaph_prepared(const void *address)
             }
         }
     }
-    epitaph *note = epitaph_new(name != Py_None ? name : NULL, function != Py_None ? function : NULL,
-                                known);
+    epitaph *note =
+        epitaph_new(name != Py_None ? name : NULL, function != Py_None ? function : NULL, known);
     Py_DECREF(taken);
     PyObject *key = PyLong_FromVoidPtr((void *)address);
     if (key == NULL || PyDict_DelItem(glue->state->prepared, key) < 0) {
@@ -188,8 +188,7 @@ void
 epitaph_prepare(PyObject *task, PyObject *coroutine)
 {
     lg_record record;
-    if (glue->state == NULL
-        || lg_registry_find(glue->tracker->registry, task, &record) != LG_OK
+    if (glue->state == NULL || lg_registry_find(glue->tracker->registry, task, &record) != LG_OK
         || record.children == 0) {
         return;
     }

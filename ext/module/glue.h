@@ -19,20 +19,20 @@
 
 /* What the glue knows of one thread; freed by the system when the thread ends. */
 typedef struct {
-    const void *record;   /* key of the thread's own record: compared, never followed */
-    uint64_t epoch;       /* the installation that `record` belongs to */
-    frames_mark loop;     /* where the loop that runs here began */
-    PyObject *running;    /* that loop, borrowed: _set_running_loop tells when it goes; or NULL */
-    uint64_t loop_epoch;  /* the installation in which _set_running_loop told `loop`, `running` */
+    const void *record;  /* key of the thread's own record: compared, never followed */
+    uint64_t epoch;      /* the installation that `record` belongs to */
+    frames_mark loop;    /* where the loop that runs here began */
+    PyObject *running;   /* that loop, borrowed: _set_running_loop tells when it goes; or NULL */
+    uint64_t loop_epoch; /* the installation in which _set_running_loop told `loop`, `running` */
 } thread_local_state;
 
 typedef struct {
     PyTypeObject *ThreadRun; /* owned, as all here */
     PyTypeObject *Hook;
     PyTypeObject *Record;
-    PyObject *watches;       /* set of weak references to objects born through Python */
-    PyObject *prepared;      /* dict: address -> what epitaph_prepare took down */
-    PyObject *adopted;       /* dict: ident -> ThreadRun of a thread that was there before */
+    PyObject *watches;  /* set of weak references to objects born through Python */
+    PyObject *prepared; /* dict: address -> what epitaph_prepare took down */
+    PyObject *adopted;  /* dict: ident -> ThreadRun of a thread that was there before */
 } module_state;
 
 /* What the hooks found where they sit now. Kept after unhook: somebody may have copied our
@@ -70,15 +70,15 @@ typedef struct {
     } exit;
     struct {
         bool on;
-        bool audited;          /* the audit hook is in, for good */
-        void *chained;         /* the PyRefTracer that was found, or NULL */
-        void *chained_context; /* borrowed */
+        bool audited;                      /* the audit hook is in, for good */
+        void *chained;                     /* the PyRefTracer that was found, or NULL */
+        void *chained_context;             /* borrowed */
         uint64_t threads, tasks;           /* counted by the witness */
         uint64_t seen_threads, seen_tasks; /* `seen` when it began */
     } witness;
-    uint64_t failures;          /* hooks that could not do their work, whatever the reason */
+    uint64_t failures; /* hooks that could not do their work, whatever the reason */
 
-    PyObject *eager_start;      /* owned: the interned keyword */
+    PyObject *eager_start; /* owned: the interned keyword */
     task_hook tasks;
     method_hook threads[THREAD_STARTS];
     method_hook set_running_loop;

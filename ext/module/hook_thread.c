@@ -18,9 +18,9 @@ typedef enum { STARTING, RUNNING, ENDED } run_state;
 
 typedef struct {
     PyObject_HEAD
-    PyObject *function; /* owned, as long as CPython would hold it; NULL for an adopted thread */
-    PyObject *adopted;  /* owned: weak reference to the Thread of an adopted thread, or NULL */
-    PyObject *label;    /* owned: the name of what the thread runs; NULL where memory ran out */
+    PyObject *function;  /* owned, as long as CPython would hold it; NULL for an adopted thread */
+    PyObject *adopted;   /* owned: weak reference to the Thread of an adopted thread, or NULL */
+    PyObject *label;     /* owned: the name of what the thread runs; NULL where memory ran out */
     unsigned long ident; /* 0 while starting */
     run_state state;
 } ThreadRun;

@@ -167,8 +167,9 @@ core_hooks(PyObject *module, PyObject *unused)
     if (threads == NULL) {
         return NULL;
     }
-    return Py_BuildValue("{sOsOsN}", "tasks", on && hook_tasks_is_on() ? Py_True : Py_False, "loops",
-                         on && hook_loops_is_on() ? Py_True : Py_False, "threads", threads);
+    return Py_BuildValue("{sOsOsN}", "tasks", on && hook_tasks_is_on() ? Py_True : Py_False,
+                         "loops", on && hook_loops_is_on() ? Py_True : Py_False, "threads",
+                         threads);
 }
 
 static PyObject *

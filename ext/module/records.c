@@ -132,9 +132,9 @@ records_creator(PyObject *object)
     if (living != NULL) {
         /* It can be asked, but for the function of an eager task that has lost its coroutine. */
         PyObject *prepared = epitaph_look(living);
-        return Py_BuildValue("iKOOOO", (int)creator.kind, (unsigned long long)creator.serial, living,
-                             Py_None, prepared != NULL ? PyTuple_GET_ITEM(prepared, 1) : Py_None,
-                             Py_None);
+        return Py_BuildValue("iKOOOO", (int)creator.kind, (unsigned long long)creator.serial,
+                             living, Py_None,
+                             prepared != NULL ? PyTuple_GET_ITEM(prepared, 1) : Py_None, Py_None);
     }
     return Py_BuildValue("iKOOOz", (int)creator.kind, (unsigned long long)creator.serial, Py_None,
                          note != NULL && note->name != NULL ? note->name : Py_None,

@@ -12,8 +12,8 @@
 typedef enum {
     LG_OK = 0,
     LG_NO_MEMORY = -1,
-    LG_FULL = -2,      /* a configured bound is reached */
-    LG_EXISTS = -3,    /* the key is there already */
+    LG_FULL = -2,   /* a configured bound is reached */
+    LG_EXISTS = -3, /* the key is there already */
     LG_NOT_FOUND = -4,
 } lg_status;
 

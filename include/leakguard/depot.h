@@ -49,7 +49,7 @@ lg_stack_hash_end(const lg_stack *stack)
 
 typedef struct {
     lg_allocator allocator;
-    size_t max_bytes; /* bound on stored stacks, table included; at least one page is always allowed */
+    size_t max_bytes; /* bound on all that the depot allocates; 4096 at least */
     /* Called under the depot's lock for each frame of a stack that is stored for the first time,
      * so that what `code` points to stays. May be NULL. */
     void (*retain)(lg_frame frame);

@@ -32,11 +32,11 @@ typedef struct lg_note {
 } lg_note;
 
 typedef struct {
-    const void *object;         /* the key: not NULL, unique among live records */
-    const void *creator;        /* key of the creator's live record; NULL or unknown: no creator */
-    int64_t born;               /* lg_clock_now() */
-    lg_stack_id stack;          /* the registry only keeps it; its use is the caller's business */
-    uint32_t scope;             /* 0: the creator's scope, else none */
+    const void *object;  /* the key: not NULL, unique among live records */
+    const void *creator; /* key of the creator's live record; NULL or unknown: no creator */
+    int64_t born;        /* lg_clock_now() */
+    lg_stack_id stack;   /* the registry only keeps it; its use is the caller's business */
+    uint32_t scope;      /* 0: the creator's scope, else none */
     lg_kind kind;
     unsigned flags;
 } lg_birth;

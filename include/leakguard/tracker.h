@@ -7,8 +7,8 @@
 
 typedef struct {
     lg_allocator allocator;
-    lg_depot *depot;       /* owned */
-    lg_registry *registry; /* owned */
+    lg_depot *depot;          /* owned */
+    lg_registry *registry;    /* owned */
     _Atomic uint64_t dropped; /* births that left no record, or a record without its stack */
 } lg_tracker;
 
