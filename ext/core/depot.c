@@ -229,9 +229,6 @@ static lg_status
 store(lg_depot *depot, const lg_stack *wanted, uint32_t *ret_id)
 {
     size_t size = stored_size(wanted->count);
-    if (!has_room(depot, size)) {
-        return LG_FULL;
-    }
     lg_status status = make_room(depot);
     if (status != LG_OK) {
         return status;

@@ -112,10 +112,20 @@ class _Locks:
 
 
 class _Lock:
+    """Equal to the lock it stands for, so that threading finds it in its own set."""
+
     def __init__(self, lock: Any, watch: ExitWatch) -> None:
         self._lock = lock
         self._watch = watch
-        self.release = lock.release
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lock, name)
+
+    def __eq__(self, other: object) -> bool:
+        return self._lock is (other._lock if isinstance(other, _Lock) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._lock)
 
     def acquire(self) -> bool:
         while not self._lock.acquire(timeout=self._watch.pause()):

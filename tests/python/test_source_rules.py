@@ -1,0 +1,87 @@
+"""Rules of the tree that a test can keep."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "ext").is_dir(), reason="the tests run without the source tree"
+)
+
+
+def sources(*patterns):
+    found = [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
+    assert found, patterns
+    return found
+
+
+def naming(word, *patterns):
+    return [path.name for path in sources(*patterns) if word in path.read_text(encoding="utf-8")]
+
+
+def test_the_core_knows_no_python():
+    assert naming("Python.h", "ext/core/*.c", "include/leakguard/*.h") == []
+
+
+def test_version_checks_stand_in_the_compat_header_only():
+    assert naming("PY_VERSION_HEX", "ext/**/*.c", "ext/**/*.h") == ["compat.h"]
+
+
+def test_internal_headers_are_included_in_one_file():
+    assert naming("Py_BUILD_CORE", "ext/**/*.c", "ext/**/*.h") == ["frames.c"]
+
+
+def test_the_list_of_sources_is_the_folder():
+    listed = (ROOT / "ext/core/sources.txt").read_text().split()
+    assert listed == sorted(path.name for path in (ROOT / "ext/core").glob("*.c"))
+
+
+def test_every_core_file_has_its_header():
+    for path in sources("ext/core/*.c"):
+        assert (ROOT / "include/leakguard" / f"{path.stem}.h").is_file()
+        assert f'#include "leakguard/{path.stem}.h"' in path.read_text()
+
+
+def test_the_start_up_files_are_one_line():
+    assert (ROOT / "python/leakguard.pth").read_text().splitlines() == [
+        "import _leakguard_autostart; _leakguard_autostart.start()"
+    ]
+    assert (ROOT / "python/leakguard.start").read_text().splitlines() == [
+        "_leakguard_autostart:start"
+    ]
+
+
+def test_the_start_up_module_imports_os_and_sys_only():
+    tree = ast.parse((ROOT / "python/_leakguard_autostart.py").read_text())
+    names = [
+        alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names
+    ]
+    assert names == ["os", "sys"]
+    assert not any(isinstance(node, ast.ImportFrom) for node in tree.body)
+
+
+def test_the_version_is_the_same_everywhere():
+    version = re.search(r'__version__ = "(.*)"', (ROOT / "python/leakguard/_version.py").read_text())
+    meson = re.search(r"version: '(.*?)'", (ROOT / "meson.build").read_text())
+    assert version[1] == meson[1]
+    # The wheel takes it from the package.
+    assert 'attr = "leakguard._version.__version__"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_no_document_installs_the_unrelated_package():
+    wrong = re.compile(r"pip install (-\S+ )*leakguard(?!-)")
+    for path in sources("*.md", "pyproject.toml", "python/**/*.py"):
+        assert not wrong.search(path.read_text(encoding="utf-8")), path
+
+
+def test_the_kinds_are_numbered_alike_in_c_and_python():
+    from leakguard._kinds import KINDS
+
+    header = (ROOT / "include/leakguard/base.h").read_text()
+    block = header[header.index("LG_TASK,") : header.index("LG_KIND_COUNT")]
+    enumerated = re.findall(r"LG_([A-Z_]+),", block)
+    assert tuple(name.lower() for name in enumerated) == KINDS
