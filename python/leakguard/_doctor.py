@@ -74,11 +74,11 @@ def _has_on_exit() -> bool:
 
 def _say_planted(say: Callable[..., None], kind: str, report: Report) -> bool:
     own = [leak for leak in report if leak.kind == kind]
-    if len(report) != 1 or len(own) != 1 or own[0].site is None:
+    lines = [frame for leak in own for frame in leak.creation_stack if frame.filename == __file__]
+    if len(report) != 1 or not lines:
         say(f"  {kind}: NOT SEEN (the report has {len(report)} entries)")
         return False
-    site = own[0].site
-    say(f"  {kind}: seen, {own[0].function} created in {site.name}, line {site.lineno}")
+    say(f"  {kind}: seen, {own[0].function} created at line {lines[-1].lineno} in {lines[-1].name}")
     return True
 
 
