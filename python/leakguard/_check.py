@@ -65,9 +65,7 @@ class Polling:
     def report(self, mark: _ledger.Mark, *, reason: str, label: str | None) -> Report:
         """What the last look saw."""
         leaks = self.found.leaks()
-        hidden = tuple(
-            (str(rule), rule.reason, count) for rule, count in self.found.hidden.items()
-        )
+        hidden = tuple((str(rule), rule.reason, count) for rule, count in self.found.hidden.items())
         return Report(
             leaks,
             waited=self.waited if leaks else 0.0,

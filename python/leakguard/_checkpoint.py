@@ -58,9 +58,7 @@ class Checkpoint:
         question = self._question(kinds, scope, ignore, asker=None)
         seconds = _check.parse_grace(grace)
         _check.refuse_sync(seconds, question.kinds, "`await Checkpoint.assert_clean_async()`")
-        return _check.check(
-            question, seconds, self._mark, reason="checkpoint", label=self.label
-        )
+        return _check.check(question, seconds, self._mark, reason="checkpoint", label=self.label)
 
     def assert_clean(
         self,
@@ -283,8 +281,6 @@ def snapshot(*, kinds: Kinds = None) -> Report:
     _tracking.sweep()
     mark = _ledger.Mark()
     try:
-        return Report(
-            _verdict.everything(wanted), reason="snapshot", notes=_check.notes_of(mark)
-        )
+        return Report(_verdict.everything(wanted), reason="snapshot", notes=_check.notes_of(mark))
     finally:
         mark.close()

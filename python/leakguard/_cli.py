@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leakguard import _tracking
@@ -13,6 +14,7 @@ from leakguard._kinds import parse_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
 _USAGE = 2
 
@@ -107,24 +109,27 @@ def _kinds(text: str) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
+    problem = _problem_with(options)
+    if problem is None:
+        _become(options)
+    print(f"python -m leakguard run: {problem}", file=sys.stderr)
+    return _USAGE
+
+
+def _become(options: argparse.Namespace) -> NoReturn:
     """Replace this process by the program, watched through the environment.
 
     The program then is __main__ as ever, with no frame of ours in its tracebacks.
     """
-    program = ["-m", *options.module] if options.module else options.program
-    problem = _problem_with(options)
-    if problem is not None:
-        print(f"python -m leakguard run: {problem}", file=sys.stderr)
-        return _USAGE
-    environment = os.environ
-    environment["LEAKGUARD"] = options.action
+    os.environ["LEAKGUARD"] = options.action
     for name, value in (
         ("LEAKGUARD_GRACE", options.grace),
         ("LEAKGUARD_KINDS", options.kinds),
         ("LEAKGUARD_REPORT", options.report),
     ):
         if value is not None:
-            environment[name] = str(value)
+            os.environ[name] = str(value)
+    program = ["-m", *options.module] if options.module else options.program
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *_interpreter_options(), *program])
@@ -138,7 +143,7 @@ def _problem_with(options: argparse.Namespace) -> str | None:
             return f"no module named {options.module[0]!r}"
     elif not options.program:
         return "a SCRIPT or -m MODULE is wanted; see --help"
-    elif not os.path.exists(options.program[0]):
+    elif not Path(options.program[0]).exists():
         return f"no such file: {options.program[0]!r}"
     if sys.flags.ignore_environment:
         return "the environment is ignored (python was started with -E or -I): start it without"
@@ -158,7 +163,8 @@ def _has_module(name: str) -> bool:
     top = name.partition(".")[0]
     # python -m looks in the working directory first, as this process does.
     return any(
-        finder.find_spec(top) is not None for finder in (BuiltinImporter, FrozenImporter, PathFinder)
+        finder.find_spec(top) is not None
+        for finder in (BuiltinImporter, FrozenImporter, PathFinder)
     )
 
 

@@ -54,7 +54,8 @@ class Resource:
 
     @property
     def kind(self) -> str:
-        return KINDS[self.record.kind]
+        kind: str = KINDS[self.record.kind]
+        return kind
 
     @property
     def serial(self) -> int:

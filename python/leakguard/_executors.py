@@ -185,14 +185,15 @@ def call_in_worker(frame: FrameType | None) -> Any:
 
 def _call_of(item: Any) -> Any:
     task = getattr(item, "task", None)  # 3.14+: (function, args, kwargs)
-    function = task[0] if isinstance(task, tuple) and task else getattr(item, "fn", None)
+    function: Any = task[0] if isinstance(task, tuple) and task else getattr(item, "fn", None)
     while True:
         inner = getattr(function, "func", None)  # functools.partial
         if inner is None:
             return function if function is not None else item
         args = function.args
         # asyncio.to_thread runs partial(context.run, function, ...)
-        is_context_run = getattr(inner, "__name__", "") == "run" and type(
-            getattr(inner, "__self__", None)
-        ).__name__ == "Context"
+        is_context_run = (
+            getattr(inner, "__name__", "") == "run"
+            and type(getattr(inner, "__self__", None)).__name__ == "Context"
+        )
         function = args[0] if is_context_run and args else inner

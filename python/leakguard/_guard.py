@@ -113,9 +113,7 @@ class Guard:
             self._scope.close()
 
     def _check(self, grace: float) -> Report:
-        return _check.check(
-            self._question(), grace, self._mark, reason="block", label=self.label
-        )
+        return _check.check(self._question(), grace, self._mark, reason="block", label=self.label)
 
     async def _end_async(self, error: BaseException | None) -> None:
         try:

@@ -150,12 +150,12 @@ def _hook_asyncio_tasks(tasks: ModuleType) -> None:
     if core_task is not None:
         _core.hook_tasks(core_task.Task, pure_task, tasks._current_tasks, core_task)
     if isinstance(pure_task, type):
-        _imports.replace(
-            pure_task, "__init__", _core.Hook(pure_task.__init__, before=_core.pure_task_born)
-        )
-        _imports.replace(
-            pure_task, "__del__", _core.Hook(pure_task.__del__, before=_core.pure_task_ending)
-        )
+        own = vars(pure_task)
+        for name, before in (
+            ("__init__", _core.pure_task_born),
+            ("__del__", _core.pure_task_ending),
+        ):
+            _imports.replace(pure_task, name, _core.Hook(own[name], before=before))
     kinds = tuple(
         kind for kind in (getattr(core_task, "Task", None), pure_task) if isinstance(kind, type)
     )

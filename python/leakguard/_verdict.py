@@ -118,7 +118,7 @@ def everything(kinds: Sequence[str]) -> list[Leak]:
 def stranded_tasks(since: int) -> list[Leak]:
     """At shutdown: tasks of loops that run nowhere any more, and that nothing has closed."""
     return [
-        resource.leak(why="its loop does not run any more" if not why else why)
+        resource.leak(why=why if why else "its loop does not run any more")
         for resource, why in _left(since, TASK)
         if not can_move(resource)
     ]

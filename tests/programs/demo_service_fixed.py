@@ -1,4 +1,4 @@
-"""The same service without its leaks: the client ends its reader, and the worker is told to stop."""
+"""The same service without its leaks: the reader is ended, and the worker is told to stop."""
 
 import asyncio
 import threading

@@ -145,9 +145,9 @@ def test_stats_has_every_kind_and_is_zero_when_not_installed():
         *("task", "thread", "native_thread", "timer", "asyncgen", "loop", "executor"),
         *("transport", "server", "process", "tempdir", "stacks", "bytes", "dropped"),
     }
-    assert all(
-        value in (0, {"created": 0, "ended": 0, "live": 0}) for value in empty.values()
-    ), empty
+    assert all(value in (0, {"created": 0, "ended": 0, "live": 0}) for value in empty.values()), (
+        empty
+    )
 
 
 def test_stats_balance_with_threads(release):

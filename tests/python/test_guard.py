@@ -43,7 +43,7 @@ def test_one_task_and_one_thread_are_reported_exactly(release):
     )
     assert (task.site.filename, task.site.lineno) == (__file__, line_of("creates the task"))
     assert task.creation_stack[-1].name.endswith("create_task")
-    assert [(frame.filename, frame.lineno) for frame in task.current_stack][0] == (
+    assert next((frame.filename, frame.lineno) for frame in task.current_stack) == (
         __file__,
         line_of("where the task waits"),
     )

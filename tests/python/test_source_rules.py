@@ -65,7 +65,9 @@ def test_the_start_up_module_imports_os_and_sys_only():
 
 
 def test_the_version_is_the_same_everywhere():
-    version = re.search(r'__version__ = "(.*)"', (ROOT / "python/leakguard/_version.py").read_text())
+    version = re.search(
+        r'__version__ = "(.*)"', (ROOT / "python/leakguard/_version.py").read_text()
+    )
     meson = re.search(r"version: '(.*?)'", (ROOT / "meson.build").read_text())
     assert version[1] == meson[1]
     # The wheel takes it from the package.
