@@ -143,13 +143,19 @@ def _append(path: str, report: Report) -> bool:
 
 
 def write(text: str) -> None:
-    """To the process's stderr, if it still has one; what it says now comes first."""
+    """To the process's stderr, if it still has one; what it says now comes first.
+
+    Past the stream's buffer: what could not be written would stay in there, and would change the
+    exit status at the interpreter's last flush.
+    """
     stream = sys.__stderr__
     if stream is None:
         return
     try:
-        stream.write(text)
         stream.flush()
+        data = text.encode(stream.encoding or "utf-8", "backslashreplace")
+        while data:
+            data = data[os.write(stream.fileno(), data) :]
     except (OSError, ValueError):
-        # Closed by the program: there is nowhere to say it.
+        # Closed by the program, or replaced by something without a file: nowhere to say it.
         pass

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import inspect
 import logging
 import threading
 import time
@@ -215,7 +216,7 @@ def test_a_decorated_method_keeps_its_name_and_result():
     assert Client().value(1, more=2) == 3
     assert Client.value.__name__ == "value"
     assert Client.value.__doc__ == "Doc."
-    assert asyncio.iscoroutinefunction(Client.later)
+    assert inspect.iscoroutinefunction(Client.later)
     assert asyncio.run(Client().later()) == 7
 
 

@@ -217,11 +217,14 @@ def test_calling_init_again_makes_no_second_record():
     async def main():
         point = leakguard.checkpoint()
         task = asyncio.create_task(sleeper())
-        coroutine = sleeper()
-        first = task.get_coro()
-        task.__init__(coroutine)
+        second = sleeper()
+        unused = task.get_coro()
+        try:
+            task.__init__(second)
+        except RuntimeError:  # 3.15 refuses
+            unused = second
         found = tasks_since(point)
-        first.close()
+        unused.close()
         await end(task)
         return len(found)
 
