@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 TOOLS := tests/tools
 export PYTHON VENV
+# How Python starts is part of what is tested: PYTHONUNBUFFERED and the like stay outside.
+unexport $(filter-out PYTHON,$(filter PYTHON%,$(.VARIABLES)))
 
 # What a wheel is made of. Folders count too: adding or removing a file changes them.
 WHEEL_SOURCES := $(shell find setup.py pyproject.toml MANIFEST.in README.md LICENSE include ext python \

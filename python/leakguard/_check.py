@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import sys
 import time
-from typing import TYPE_CHECKING, Any
 
 from leakguard import _ledger, _verdict
 from leakguard._report import Report
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from leakguard._verdict import Found, Question
 
 _FIRST_PAUSE = 0.0001

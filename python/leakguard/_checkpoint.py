@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
 
 from leakguard import _check, _core, _ledger, _tracking, _verdict
 from leakguard._errors import LeakError
@@ -12,8 +11,10 @@ from leakguard._report import Report
 from leakguard._rules import rules_from
 from leakguard._verdict import Question
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from leakguard._describe import Resource
     from leakguard._rules import IgnoreRule

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
 
 from leakguard import _core, _executors, _stacks
 from leakguard._kinds import KINDS
 from leakguard._report import Creator, Leak
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
+    from typing import Any
 
 TASK = KINDS.index("task")
 THREAD = KINDS.index("thread")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 from leakguard import _abandoned, _core, _guard, _imports, _ledger, _settings, _tracking, _verdict
 from leakguard._exit_watch import ExitWatch
 from leakguard._report import Report, json_lines
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

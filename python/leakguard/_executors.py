@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import sys
 import weakref
-from typing import TYPE_CHECKING, Any
 
 from leakguard import _core, _imports
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType, ModuleType
+    from typing import Any
 
 # Targets and Thread classes of pool threads, for the core: only for them it asks `_owner`.
 _marks: dict[object, bool] = {}

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import functools
-import inspect
-import logging
 import os
 import sys
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from leakguard import _check, _core, _ledger, _tracking
 from leakguard._errors import LeakError, LeakWarning
@@ -19,16 +16,17 @@ from leakguard._rules import rules_from
 from leakguard._scope import Scope
 from leakguard._verdict import Question
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
+    from typing import Any, ParamSpec, TypeVar
 
     from leakguard._rules import IgnoreRule
 
     Action = str | Callable[[Report], object]
-
-P = ParamSpec("P")
-T = TypeVar("T")
+    P = ParamSpec("P")
+    T = TypeVar("T")
 
 ACTIONS = ("raise", "warn", "log", "cancel")
 
@@ -240,6 +238,8 @@ class _Manager:
         await self._leave()._end_async(error)
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        import inspect
+
         _refuse_decoration(function)
         options = self._options
         if inspect.iscoroutinefunction(function):
@@ -291,6 +291,8 @@ def guard(
 
 def log(report: Report) -> None:
     """One record a leak, to the logger "leakguard"."""
+    import logging
+
     logger = logging.getLogger("leakguard")
     for leak in report:
         fields = leak.to_dict()
@@ -306,6 +308,8 @@ def log(report: Report) -> None:
 
 
 def _refuse_decoration(function: object) -> None:
+    import inspect
+
     what = None
     if inspect.isclass(function):
         what = "a class"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import TYPE_CHECKING, NamedTuple
 
 from leakguard import _core
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -20,10 +20,15 @@ if TYPE_CHECKING:
 _LIMIT = 100_000
 
 
-class Entry(NamedTuple):
-    leak: Leak
-    scope: int
-    line: frozenset[int]  # serials of the task and its creators
+class Entry:
+    """An abandoned task, as it was then."""
+
+    __slots__ = ("leak", "line", "scope")
+
+    def __init__(self, leak: Leak, scope: int, line: frozenset[int]) -> None:
+        self.leak = leak
+        self.scope = scope
+        self.line = line  # serials of the task and its creators
 
 
 class Mark:

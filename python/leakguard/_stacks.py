@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-from typing import TYPE_CHECKING, Any
+from types import AsyncGeneratorType, CodeType, CoroutineType, GeneratorType
 
 from leakguard import _core
 from leakguard._paths import is_foreign, runs_loop
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import CodeType, FrameType
+    from types import FrameType
+    from typing import Any
 
 Frame = tuple[str, int, str]
 Frames = tuple[Frame, ...]
@@ -60,7 +61,7 @@ def code_of(function: Any) -> CodeType | None:
     for _ in range(16):
         for name in ("cr_code", "gi_code", "ag_code", "__code__"):
             code = getattr(function, name, None)
-            if inspect.iscode(code):
+            if isinstance(code, CodeType):
                 return code
         inner = getattr(function, "__func__", None) or getattr(function, "func", None)
         if inner is None:
@@ -143,7 +144,7 @@ def _wrapped(awaitable: Any) -> Any:
     import gc
 
     for found in gc.get_referents(awaitable):
-        if inspect.isasyncgen(found) or inspect.iscoroutine(found) or inspect.isgenerator(found):
+        if isinstance(found, (AsyncGeneratorType, CoroutineType, GeneratorType)):
             return found
         if type(found).__name__ in _WRAPPERS:
             return found

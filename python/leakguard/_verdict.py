@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
 
 from leakguard import _builtin, _core, _describe, _executors, _ledger, _scope
 from leakguard._describe import TASK, THREAD, Resource
 from leakguard._tracking import mask_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Any
 
     from leakguard._report import Leak
     from leakguard._rules import IgnoreRule

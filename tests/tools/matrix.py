@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -83,7 +83,6 @@ class Log:
     """The output of one version's steps, in a file; what people should see, on stdout."""
 
     name: str
-    began: float = field(default_factory=time.monotonic)
 
     @property
     def path(self) -> Path:

@@ -91,7 +91,8 @@ class Rootfs:
         install = self.enter(["apt-get", "-qq", "-y", "--fix-broken", "install", *here])
         tries(lambda: run(install, f"{self.suite}: installing"), f"{self.suite}: apt-get install")
         self._copy_network()  # again: installing ca-certificates has written its own bundle
-        write_as_root(stamp, "\n".join(wanted))
+        if here == wanted:  # else the next run asks again
+            write_as_root(stamp, "\n".join(wanted))
 
     def _bootstrap(self, run: Run) -> None:
         # Under another name until it is whole: what a stopped run leaves behind is not taken for a
