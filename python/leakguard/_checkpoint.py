@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from leakguard import _check, _core, _ledger, _tracking, _verdict
+from leakguard import _check, _core, _ledger, _stacks, _tracking, _verdict
 from leakguard._errors import LeakError
 from leakguard._kinds import parse_kinds
 from leakguard._report import Report
@@ -14,7 +14,6 @@ from leakguard._verdict import Question
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
 
     from leakguard._describe import Resource
     from leakguard._rules import IgnoreRule
@@ -131,7 +130,7 @@ def checkpoint(label: str | None = None) -> Checkpoint:
     return Checkpoint(label)
 
 
-Site = tuple[str, Any, str]  # kind, site, function
+Site = tuple[str, "_stacks.Frame | None", str]  # kind, site, function
 
 
 class _Cycle:
