@@ -9,13 +9,9 @@
 
 glue_context *glue;
 
-int
-glue_init(module_state *state)
+static int
+make_context(void)
 {
-    if (glue != NULL) {
-        glue->state = state;
-        return 0;
-    }
     glue_context *context = calloc(1, sizeof(*context));
     if (context == NULL) {
         PyErr_NoMemory();
@@ -26,16 +22,44 @@ glue_init(module_state *state)
         PyErr_SetString(PyExc_RuntimeError, "leakguard: no thread-local storage left");
         return -1;
     }
-    context->eager_start = PyUnicode_InternFromString("eager_start");
-    if (context->eager_start == NULL) {
-        free(context);
-        return -1;
-    }
-    context->interp = PyInterpreterState_Get();
-    context->state = state;
     context->next_serial = 1;
     glue = context;
     return 0;
+}
+
+int
+glue_init(module_state *state)
+{
+    if (glue == NULL && make_context() < 0) {
+        return -1;
+    }
+    if (glue->eager_start == NULL) {
+        glue->eager_start = PyUnicode_InternFromString("eager_start");
+    }
+    glue->interp = PyInterpreterState_Get();
+    glue->state = state;
+    return glue->eager_start != NULL ? 0 : -1;
+}
+
+void
+glue_clear(void)
+{
+    PyObject **owned[] = {
+        &glue->eager_start,      &glue->scope_var,
+        &glue->current_tasks,    &glue->pure_task,
+        &glue->get_running_loop, &glue->pool_marks,
+        &glue->pool_owner,       &glue->thread_type,
+        &glue->thread_run,       &glue->set_running_loop.function,
+        &glue->tasks.done,
+    };
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(owned); i++) {
+        Py_CLEAR(*owned[i]);
+    }
+    for (int i = 0; i < THREAD_STARTS; i++) {
+        Py_CLEAR(glue->threads[i].function);
+    }
+    Py_CLEAR(glue->tasks.wrapper);
+    Py_CLEAR(glue->tasks.type);
 }
 
 thread_local_state *

@@ -103,6 +103,11 @@ extern glue_context *glue;
 int
 glue_init(module_state *state);
 
+/* Lets go of every Python object, once all hooks are put back: the interpreter ends. What was found
+ * in the slots stays known. */
+void
+glue_clear(void);
+
 /* True where this call is to be tracked: hooks are on, and this is the tracked interpreter. */
 static inline bool
 glue_tracks(PyThreadState *tstate)

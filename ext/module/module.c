@@ -554,6 +554,7 @@ module_clear(PyObject *module)
     if (glue != NULL && glue->state == state) {
         uninstall();
         glue->state = NULL;
+        glue_clear();
     }
     Py_CLEAR(state->watches);
     Py_CLEAR(state->adopted);

@@ -59,12 +59,12 @@ def _before_loop_close(loop: Any) -> None:
 def _abandon(loop: Any, why: str, *, cancelled: bool) -> None:
     """Take down what lives on `loop`; tasks that somebody had cancelled only where `cancelled`."""
     first = _ledger.oldest()
-    if first is None or not _core.is_installed():
+    if not _core.is_installed() or (first is None and not _listeners):
         return
     context = _describe.Context()
     line = set(_core.line(None))
     leaks = []
-    for record in _core.live(first, 1 << _describe.TASK):
+    for record in _core.live(0 if _listeners else first or 0, 1 << _describe.TASK):
         task = record.object
         if record.found or record.serial in line or _ledger.is_abandoned(record.serial):
             continue

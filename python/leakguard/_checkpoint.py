@@ -137,7 +137,7 @@ class _Cycle:
     """What one label remembers from call to call."""
 
     def __init__(self) -> None:
-        self.first = _ledger.Mark()
+        self.first = _ledger.Mark(keeps=False)
         self.counts: Counter[Site] = Counter()
 
     def question(self, kinds: Kinds, scope: str, ignore: Rules) -> Question:

@@ -8,6 +8,7 @@ import threading
 
 from leakguard import _abandoned, _core, _guard, _imports, _ledger, _settings, _tracking, _verdict
 from leakguard._exit_watch import ExitWatch
+from leakguard._kinds import KINDS
 from leakguard._report import Report, json_lines
 
 TYPE_CHECKING = False
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 # Tells Python subprocesses that their parent is watched: they only report.
 _WATCHED_BY = "LEAKGUARD_WATCHED_BY"
+
+# Beyond, serials of what has gone are forgotten.
+_TOLD_LIMIT = 10_000
 
 _watches: list[_Watch] = []
 
@@ -45,7 +49,9 @@ class _Watch:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._mark = _ledger.Mark()
+        self._mark = _ledger.Mark(keeps=False)
+        self._told: set[int] = set()
+        _ledger.tell(self._told)
         self._original_shutdown: Callable[[], None] = vars(threading)["_shutdown"]
         parent = os.environ.get(_WATCHED_BY, "")
         is_child = parent not in ("", str(os.getpid()))
@@ -63,7 +69,7 @@ class _Watch:
         """Report tasks that a runner or loop is about to cancel or drop."""
         if self._is_on:
             mine = [leak for leak in leaks if not _ledger.is_guarded(leak.serial)]
-            self.report(mine, reason="loop end")
+            self.report(self._untold(mine), reason="loop end")
 
     def shutdown(self) -> None:
         """In the place of threading._shutdown, which runs concurrent.futures' exit callbacks and
@@ -79,14 +85,15 @@ class _Watch:
 
     def _report_stranded_tasks(self) -> None:
         if "task" in self._settings.kinds:
-            self.report(_verdict.stranded_tasks(self._mark.serial), reason="shutdown")
+            stranded = _verdict.stranded_tasks(self._mark.serial)
+            self.report(self._untold(stranded), reason="shutdown")
 
     def _report_held_up(self, waited: float) -> None:
         """The exit waits for threads since `waited` seconds."""
         if "thread" not in self._settings.kinds:
             return
         held = _verdict.holding_exit(self._mark.serial)
-        new = [leak for leak in held if not _ledger.is_reported(leak.serial, self)]
+        new = self._untold(held)
         if new:
             self.report(new, reason="shutdown", waited=waited)
         elif held:
@@ -94,11 +101,18 @@ class _Watch:
             more = f" and {len(held) - 5} more" if len(held) > 5 else ""
             write(f"leakguard: the exit is still held up after {waited:.0f} s by {names}{more}\n")
 
+    def _untold(self, leaks: list[Leak]) -> list[Leak]:
+        """Without what this process has reported already, here or in a guard."""
+        if len(self._told) > _TOLD_LIMIT:
+            alive = {record.serial for record in _core.live(0, _tracking.mask_of(KINDS))}
+            self._told &= alive
+        return [leak for leak in leaks if leak.serial not in self._told]
+
     def report(self, leaks: list[Leak], *, reason: str, waited: float = 0.0) -> None:
         """Hand leaks to where the settings say."""
         if not leaks:
             return
-        _ledger.report(leaks, None)
+        self._told.update(leak.serial for leak in leaks)
         report = Report(leaks, reason=reason, waited=waited)
         if self._settings.action == "log":
             _guard.log(report)

@@ -215,7 +215,7 @@ class _Manager:
         """The block that is being left: this task's or thread's innermost one; where it is left
         somewhere else than it was entered, the innermost of all."""
         here = _here()
-        for guard_ in reversed(self._open):
+        for guard_ in self._open[::-1]:
             if guard_._where == here:
                 self._open.remove(guard_)
                 return guard_

@@ -32,11 +32,15 @@ class Entry:
 
 
 class Mark:
-    """A moment that a check will ask about; abandoned tasks born since are kept while it lives."""
+    """A moment that a check asks about.
+
+    keeps: whether that check asks for abandoned tasks, which then are kept while the mark lives.
+    is_guard: an open guard's, which will report what was born since.
+    """
 
     __slots__ = ("__weakref__", "dropped", "epoch", "is_guard", "overflow", "pid", "serial")
 
-    def __init__(self, *, is_guard: bool = False) -> None:
+    def __init__(self, *, keeps: bool = True, is_guard: bool = False) -> None:
         self.is_guard = is_guard
         self.epoch: int
         self.serial: int
@@ -44,11 +48,13 @@ class Mark:
         self.epoch, self.serial, self.dropped = _core.mark()
         self.pid = os.getpid()
         self.overflow = _overflow[0]
-        _marks.add(self)
+        if keeps:
+            key = id(self)
+            _marks[key] = weakref.ref(self, lambda _: _marks.pop(key, None))
 
     def close(self) -> None:
         """No check asks any more."""
-        _marks.discard(self)
+        _marks.pop(id(self), None)
         _forget()
 
     @property
@@ -63,19 +69,29 @@ class Mark:
         return _core.is_installed() and _core.mark()[0] == self.epoch
 
 
-_marks: weakref.WeakSet[Mark] = weakref.WeakSet()
+# By identity. A dict is copied at once under the GIL: marks come and go in all threads.
+_marks: dict[int, weakref.ref[Mark]] = {}
 _abandoned: dict[int, Entry] = {}
 _reported: dict[int, object] = {}
+_told: list[set[int]] = []
 _overflow = [0]
 
 
 def oldest() -> int | None:
     """The serial from which on somebody may ask; None where nobody will."""
-    return min((mark.serial for mark in _marks), default=None)
+    return min((mark.serial for mark in _living_marks()), default=None)
+
+
+def _living_marks() -> list[Mark]:
+    found = (reference() for reference in list(_marks.values()))
+    return [mark for mark in found if mark is not None]
 
 
 def abandon(leak: Leak, scope: int, line: frozenset[int]) -> None:
-    """Keep an abandoned task for the checks to come."""
+    """Keep an abandoned task for the checks that may ask for it."""
+    first = oldest()
+    if first is None or leak.serial <= first:
+        return
     if len(_abandoned) >= _LIMIT:
         _overflow[0] += 1
         return
@@ -96,13 +112,20 @@ def since(serial: int) -> Iterator[Entry]:
 
 def is_guarded(serial: int) -> bool:
     """Whether an open guard will report this resource."""
-    return any(mark.is_guard and mark.serial < serial for mark in _marks)
+    return any(mark.is_guard and mark.serial < serial for mark in _living_marks())
 
 
 def report(leaks: list[Leak], asker: object) -> None:
     """Note that `asker` has acted on these: each resource is reported once."""
     for leak in leaks:
         _reported.setdefault(leak.serial, asker)
+    for store in _told:
+        store.update(leak.serial for leak in leaks)
+
+
+def tell(store: set[int]) -> None:
+    """Have the serials of all that is reported from now on added to `store`."""
+    _told.append(store)
 
 
 def is_reported(serial: int, asker: object) -> bool:
@@ -119,5 +142,6 @@ def clear() -> None:
 def _forget() -> None:
     first = oldest()
     for store in (_abandoned, _reported):
-        for serial in [serial for serial in store if first is None or serial <= first]:
-            del store[serial]
+        for serial in list(store):
+            if first is None or serial <= first:
+                store.pop(serial, None)

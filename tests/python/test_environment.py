@@ -148,6 +148,20 @@ def test_what_a_guard_reports_is_not_reported_again(program):
     assert (result.stdout, result.stderr, result.returncode) == ("[1]\n", "", 0)
 
 
+def test_a_thread_that_a_guard_reported_is_not_reported_again_at_exit(program):
+    result = program(
+        "import leakguard, threading, time\n"
+        "reports = []\n"
+        "with leakguard.guard(action=reports.append, grace=0):\n"
+        "    threading.Thread(target=time.sleep, args=(0.5,)).start()\n"
+        "print([len(report) for report in reports])\n",
+        LEAKGUARD="exit",
+        LEAKGUARD_GRACE="0.05",
+    )
+    assert (result.stdout, result.returncode) == ("[1]\n", 0)
+    assert "leak at shutdown" not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
