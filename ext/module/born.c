@@ -4,20 +4,29 @@
 
 #include "epitaph.h"
 
+/* What the callback of a watch knows of the object that was freed: (address, class name). */
 static epitaph *
-prepared_note(void *address)
+describe_freed(void *subject)
 {
-    return epitaph_prepared(address);
+    PyObject *known = subject;
+    void *address = PyLong_AsVoidPtr(PyTuple_GET_ITEM(known, 0));
+    epitaph *note = epitaph_prepared(address);
+    if (note == NULL) {
+        PyObject *name = PyTuple_GET_ITEM(known, 1);
+        note = epitaph_new(name, name, "returned");
+    }
+    return note;
 }
 
-/* The callback of a watch: `key` is the address of what was freed, as an int. */
 static PyObject *
-freed(PyObject *key, PyObject *reference)
+freed(PyObject *known, PyObject *reference)
 {
-    void *address = PyLong_AsVoidPtr(key);
+    PyObject *key = PyTuple_GET_ITEM(known, 0);
     if (glue->state != NULL) {
-        glue_death(address, prepared_note, address);
-        if (PySet_Discard(glue->state->watches, reference) < 0) {
+        glue_death(PyLong_AsVoidPtr(key), describe_freed, known);
+        /* Unless its address has been taken by another that is watched since. */
+        if (PyDict_GetItemWithError(glue->state->watches, key) == reference
+            && PyDict_DelItem(glue->state->watches, key) < 0) {
             PyErr_Clear();
         }
     }
@@ -31,11 +40,15 @@ static int
 watch(module_state *state, PyObject *object)
 {
     PyObject *key = PyLong_FromVoidPtr(object);
-    PyObject *callback = key != NULL ? PyCFunction_New(&freed_definition, key) : NULL;
+    PyObject *name = PyType_GetQualName(Py_TYPE(object));
+    PyObject *known = key != NULL && name != NULL ? PyTuple_Pack(2, key, name) : NULL;
+    PyObject *callback = known != NULL ? PyCFunction_New(&freed_definition, known) : NULL;
     PyObject *reference = callback != NULL ? PyWeakref_NewRef(object, callback) : NULL;
-    int result = reference != NULL ? PySet_Add(state->watches, reference) : -1;
+    int result = reference != NULL ? PyDict_SetItem(state->watches, key, reference) : -1;
     Py_XDECREF(reference);
     Py_XDECREF(callback);
+    Py_XDECREF(known);
+    Py_XDECREF(name);
     Py_XDECREF(key);
     return result;
 }

@@ -1,6 +1,7 @@
 #include "epitaph.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "compat.h"
 
@@ -28,39 +29,39 @@ epitaph_free_all(lg_note *notes)
     }
 }
 
-/* An attribute if it is there and a str; else NULL without an exception. */
+/* What a partial or bound method wraps, borrowed; NULL for anything else. Only these are opened: a
+ * mock answers any attribute, for ever. */
 static PyObject *
-string_attribute(PyObject *object, const char *name)
+wrapped_function(PyObject *callable)
 {
-    PyObject *value = PyObject_GetAttrString(object, name);
-    if (value == NULL) {
+    if (PyMethod_Check(callable)) {
+        return PyMethod_GET_FUNCTION(callable);
+    }
+    if (strcmp(Py_TYPE(callable)->tp_name, "functools.partial") != 0) {
+        return NULL;
+    }
+    PyObject *function = PyObject_GenericGetAttr(callable, glue->func);
+    if (function == NULL) {
         PyErr_Clear();
+        return NULL;
     }
-    else if (!PyUnicode_Check(value)) {
-        Py_CLEAR(value);
-    }
-    return value;
+    Py_DECREF(function); /* the partial holds it */
+    return function;
 }
 
 PyObject *
 function_name(PyObject *callable)
 {
-    PyObject *object = Py_NewRef(callable);
-    PyObject *name = NULL;
-    /* A partial of a partial of ... ends; the bound is for an object that answers `func` for ever. */
-    for (int depth = 0; depth < 16; depth++) {
-        name = string_attribute(object, "__qualname__");
-        if (name != NULL) {
-            break;
-        }
-        PyObject *inner = PyObject_GetAttrString(object, "func");
-        if (inner == NULL) {
-            PyErr_Clear();
-            break;
-        }
-        Py_SETREF(object, inner);
+    PyObject *inner;
+    while ((inner = wrapped_function(callable)) != NULL) {
+        callable = inner;
     }
-    Py_DECREF(object);
+    /* The generic look-up: no __getattr__ of the program's runs. */
+    PyObject *name = PyObject_GenericGetAttr(callable, glue->qualname);
+    if (name != NULL && !PyUnicode_Check(name)) {
+        Py_CLEAR(name);
+    }
+    PyErr_Clear();
     if (name == NULL) {
         name = PyType_GetName(Py_TYPE(callable));
         if (name == NULL) {

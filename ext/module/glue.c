@@ -33,30 +33,28 @@ glue_init(module_state *state)
     if (glue == NULL && make_context() < 0) {
         return -1;
     }
-    if (glue->eager_start == NULL) {
-        glue->eager_start = PyUnicode_InternFromString("eager_start");
+    Py_XSETREF(glue->eager_start, PyUnicode_InternFromString("eager_start"));
+    Py_XSETREF(glue->qualname, PyUnicode_InternFromString("__qualname__"));
+    Py_XSETREF(glue->func, PyUnicode_InternFromString("func"));
+    if (glue->eager_start == NULL || glue->qualname == NULL || glue->func == NULL) {
+        return -1;
     }
     glue->interp = PyInterpreterState_Get();
     glue->state = state;
-    return glue->eager_start != NULL ? 0 : -1;
+    return 0;
 }
 
 void
 glue_clear(void)
 {
     PyObject **owned[] = {
-        &glue->eager_start,      &glue->scope_var,
-        &glue->current_tasks,    &glue->pure_task,
-        &glue->get_running_loop, &glue->pool_marks,
-        &glue->pool_owner,       &glue->thread_type,
-        &glue->thread_run,       &glue->set_running_loop.function,
-        &glue->tasks.done,
+        &glue->eager_start,      &glue->qualname,      &glue->func,
+        &glue->scope_var,        &glue->current_tasks, &glue->pure_task,
+        &glue->get_running_loop, &glue->pool_marks,    &glue->pool_owner,
+        &glue->thread_type,      &glue->thread_run,    &glue->tasks.done,
     };
     for (size_t i = 0; i < Py_ARRAY_LENGTH(owned); i++) {
         Py_CLEAR(*owned[i]);
-    }
-    for (int i = 0; i < THREAD_STARTS; i++) {
-        Py_CLEAR(glue->threads[i].function);
     }
     Py_CLEAR(glue->tasks.wrapper);
     Py_CLEAR(glue->tasks.type);

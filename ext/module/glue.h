@@ -30,7 +30,7 @@ typedef struct {
     PyTypeObject *ThreadRun; /* owned, as all here */
     PyTypeObject *Hook;
     PyTypeObject *Record;
-    PyObject *watches;  /* set of weak references to objects born through Python */
+    PyObject *watches;  /* dict: address -> weak reference of an object born through Python */
     PyObject *prepared; /* dict: address -> what epitaph_prepare took down */
     PyObject *adopted;  /* dict: ident -> ThreadRun of a thread that was there before */
 } module_state;
@@ -49,7 +49,7 @@ typedef struct {
 
 /* One entry of a C module's method table. */
 typedef struct {
-    PyObject *function; /* owned; NULL where there is no such entry here */
+    PyMethodDef *entry; /* static in the module; NULL where it has no such function */
     PyCFunction original;
 } method_hook;
 
@@ -78,7 +78,9 @@ typedef struct {
     } witness;
     uint64_t failures; /* hooks that could not do their work, whatever the reason */
 
-    PyObject *eager_start; /* owned: the interned keyword */
+    PyObject *eager_start; /* owned: interned names, all three */
+    PyObject *qualname;
+    PyObject *func;
     task_hook tasks;
     method_hook threads[THREAD_STARTS];
     method_hook set_running_loop;
@@ -179,12 +181,14 @@ hook_tasks_count(void);
 PyTypeObject *
 task_base_type(PyObject *task);
 
-/* Replaces a method-table entry: `replacement` where `owner` has a C function of this name with
- * exactly these flags. Seen by names bound earlier too (Objects/methodobject.c reads ml_meth at
- * each call). -1 with an exception. put_back leaves alone what is no longer ours. */
+/* Replaces the entry `name` in the method table of `module`; whatever the module's attribute of that
+ * name is now, a wrapper of the program's calls the entry in the end. Names bound earlier see it too
+ * (Objects/methodobject.c reads ml_meth at each call). 0 without effect where there is no such entry
+ * and it is `optional`; -1 with an exception where there is none or its flags are others. put_back
+ * leaves alone what is no longer ours. */
 int
-method_replace(method_hook *hook, PyObject *owner, const char *name, int flags,
-               PyCFunction replacement);
+method_replace(method_hook *hook, PyObject *module, const char *name, int flags,
+               PyCFunction replacement, bool optional);
 void
 method_put_back(method_hook *hook, PyCFunction replacement);
 bool

@@ -29,7 +29,7 @@ int
 hook_loops(PyObject *asyncio_core)
 {
     return method_replace(&glue->set_running_loop, asyncio_core, "_set_running_loop", METH_O,
-                          hook_set_running_loop);
+                          hook_set_running_loop, false);
 }
 
 void

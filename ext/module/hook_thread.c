@@ -311,6 +311,9 @@ start_thread(int which, PyObject *module, PyObject *args, PyObject *kwargs)
     Py_XDECREF(owner);
     PyObject *result = call_original(which, module, changed, changed_kwargs);
     if (result == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+            glue->seen[LG_THREAD]--; /* refused before anybody could announce it */
+        }
         glue_cancel(run);
     }
     else if (run->ident == 0 && PyLong_CheckExact(result)) {
@@ -358,11 +361,8 @@ hook_threads(void)
     PyObject *module = PyImport_ImportModule("_thread");
     int result = module != NULL ? 0 : -1;
     for (int i = 0; result == 0 && i < THREAD_STARTS; i++) {
-        if (!entries[i].everywhere && !PyObject_HasAttrString(module, entries[i].name)) {
-            continue;
-        }
         result = method_replace(&glue->threads[i], module, entries[i].name, entries[i].flags,
-                                entries[i].replacement);
+                                entries[i].replacement, !entries[i].everywhere);
     }
     if (result < 0) {
         unhook_threads();

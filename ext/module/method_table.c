@@ -1,37 +1,47 @@
 #include "glue.h"
 
-static PyMethodDef *
-entry(const method_hook *hook)
-{
-    return ((PyCFunctionObject *)hook->function)->m_ml;
-}
+#include <string.h>
 
 bool
 method_is_replaced(const method_hook *hook, PyCFunction replacement)
 {
-    return hook->function != NULL && entry(hook)->ml_meth == replacement;
+    return hook->entry != NULL && hook->entry->ml_meth == replacement;
+}
+
+static PyMethodDef *
+find_entry(PyObject *module, const char *name)
+{
+    const PyModuleDef *definition = PyModule_GetDef(module);
+    PyMethodDef *entry = definition != NULL ? definition->m_methods : NULL;
+    while (entry != NULL && entry->ml_name != NULL) {
+        if (strcmp(entry->ml_name, name) == 0) {
+            return entry;
+        }
+        entry++;
+    }
+    PyErr_Clear();
+    return NULL;
 }
 
 int
-method_replace(method_hook *hook, PyObject *owner, const char *name, int flags,
-               PyCFunction replacement)
+method_replace(method_hook *hook, PyObject *module, const char *name, int flags,
+               PyCFunction replacement, bool optional)
 {
     if (method_is_replaced(hook, replacement)) {
         return 0;
     }
-    PyObject *function = PyObject_GetAttrString(owner, name);
-    if (function == NULL) {
-        return -1;
+    PyMethodDef *entry = find_entry(module, name);
+    if (entry == NULL && optional) {
+        return 0;
     }
-    if (!PyCFunction_CheckExact(function) || PyCFunction_GET_FLAGS(function) != flags) {
+    if (entry == NULL || entry->ml_flags != flags) {
         PyErr_Format(PyExc_RuntimeError, "leakguard: %s is not the C function that is known", name);
-        Py_DECREF(function);
         return -1;
     }
-    Py_XSETREF(hook->function, function);
-    if (entry(hook)->ml_meth != replacement) {
-        hook->original = entry(hook)->ml_meth;
-        entry(hook)->ml_meth = replacement;
+    hook->entry = entry;
+    if (entry->ml_meth != replacement) {
+        hook->original = entry->ml_meth;
+        entry->ml_meth = replacement;
     }
     return 0;
 }
@@ -40,6 +50,6 @@ void
 method_put_back(method_hook *hook, PyCFunction replacement)
 {
     if (method_is_replaced(hook, replacement)) {
-        entry(hook)->ml_meth = hook->original;
+        hook->entry->ml_meth = hook->original;
     }
 }

@@ -83,7 +83,7 @@ uninstall(void)
     glue->tracker = NULL;
     epitaph_free_all(lg_tracker_free(tracker, glue_release_frame, NULL));
     if (glue->state != NULL) {
-        PySet_Clear(glue->state->watches);
+        PyDict_Clear(glue->state->watches);
         PyDict_Clear(glue->state->adopted);
         PyDict_Clear(glue->state->prepared);
     }
@@ -415,6 +415,26 @@ core_thread_info(PyObject *module, PyObject *run)
 }
 
 static PyObject *
+core_function_name(PyObject *module, PyObject *callable)
+{
+    (void)module;
+    if (glue == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "leakguard tracks the main interpreter only");
+        return NULL;
+    }
+    PyObject *name = function_name(callable);
+    return name != NULL ? name : PyErr_NoMemory();
+}
+
+static PyObject *
+core_is_main_interpreter(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return PyBool_FromLong(PyInterpreterState_Get() == PyInterpreterState_Main());
+}
+
+static PyObject *
 core_witness_start(PyObject *module, PyObject *unused)
 {
     (void)module;
@@ -501,6 +521,8 @@ static PyMethodDef functions[] = {
     {"evict", core_evict, METH_NOARGS, NULL},
     {"thread_info", core_thread_info, METH_O,
      "thread_info(run) -> (function, thread, label, ident, state)"},
+    {"function_name", core_function_name, METH_O, "what a callable or coroutine is called"},
+    {"is_main_interpreter", core_is_main_interpreter, METH_NOARGS, NULL},
     {"witness_start", core_witness_start, METH_NOARGS, NULL},
     {"witness_stop", core_witness_stop, METH_NOARGS, NULL},
     {"witness_counts", core_witness_counts, METH_NOARGS, "kind -> (witnessed, seen) or None"},
@@ -513,7 +535,7 @@ static int
 module_exec(PyObject *module)
 {
     module_state *state = state_of(module);
-    state->watches = PySet_New(NULL);
+    state->watches = PyDict_New();
     state->adopted = PyDict_New();
     state->prepared = PyDict_New();
     state->ThreadRun = (PyTypeObject *)PyType_FromModuleAndSpec(module, &ThreadRun_spec, NULL);

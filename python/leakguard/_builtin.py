@@ -58,6 +58,13 @@ def _is_execnet(resource: Resource) -> bool:
     return _defined_in(target, "execnet") or _defined_in(type(resource.thread), "execnet")
 
 
+def _is_idle_anyio_worker(resource: Resource) -> bool:
+    thread = resource.thread
+    if type(thread).__name__ != "WorkerThread" or not _defined_in(type(thread), "anyio"):
+        return False
+    return not thread.root_task.done() and thread in thread.idle_workers
+
+
 def _is_generator_finaliser(resource: Resource) -> bool:
     # One that the program made itself has a line of the program as its site.
     if type(resource.coroutine).__name__ != "async_generator_athrow":
@@ -89,6 +96,12 @@ RULES: tuple[BuiltinRule, ...] = (
         "a thread of pytest-xdist's execnet",
         "carries the messages between pytest-xdist's processes until these end",
         _is_execnet,
+    ),
+    BuiltinRule(
+        "thread",
+        "an idle worker of AnyIO (class WorkerThread, in its pool of idle workers)",
+        "waits for the next call and ends with the loop's root task",
+        _is_idle_anyio_worker,
     ),
     BuiltinRule(
         "task",

@@ -109,6 +109,8 @@ def _kinds(text: str) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.program[:1] == ["--"]:
+        del options.program[0]
     problem = _problem_with(options)
     if problem is None:
         _become(options)
@@ -129,7 +131,8 @@ def _become(options: argparse.Namespace) -> NoReturn:
     ):
         if value is not None:
             os.environ[name] = str(value)
-    program = ["-m", *options.module] if options.module else options.program
+    # -mMODULE leaves the arguments to `program`.
+    program = ["-m", *options.module, *options.program] if options.module else options.program
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *_interpreter_options(), *program])
@@ -158,19 +161,23 @@ def _problem_with(options: argparse.Namespace) -> str | None:
 
 def _has_module(name: str) -> bool:
     """Whether the top-level package is there; looking further would import it."""
-    from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
+    from importlib.util import find_spec
 
-    top = name.partition(".")[0]
-    # python -m looks in the working directory first, as this process does.
-    return any(
-        finder.find_spec(top) is not None
-        for finder in (BuiltinImporter, FrozenImporter, PathFinder)
-    )
+    # python -m looks in the working directory first; the script `leakguard` does not by itself.
+    if not sys.flags.safe_path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return find_spec(name.partition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _interpreter_options() -> list[str]:
     """The options that this interpreter was started with (-X, -W, -O ...)."""
-    import subprocess
-
-    options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return options
+    # python [options] -m leakguard ARGS, or python [options] .../bin/leakguard ARGS
+    given = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
+    what = given.pop()
+    if what == "leakguard" and given and given[-1].startswith("-") and given[-1].endswith("m"):
+        last = given.pop()[:-1]
+        given += [last] if last != "-" else []
+    return given

@@ -133,7 +133,11 @@ class Resource:
         if self.record.kind == TASK:
             return _stacks.definition(self.coroutine)
         if self.record.kind == THREAD:
-            function, thread = self.info[0], self.info[1]
+            function, thread, label = self.info[:3]
+            if label == "_worker":
+                call = _executors.call_in_worker(self.current_frame())
+                if call is not None:
+                    return _stacks.definition(call)
             target = getattr(thread, "_target", None) if thread is not None else function
             return _stacks.definition(target if target is not None else type(thread).run)
         return None
@@ -164,6 +168,27 @@ class Resource:
 
     def leak(self, *, state: str | None = None, why: str = "") -> Leak:
         """A Leak of what is seen now."""
+        try:
+            return self._whole_leak(state, why)
+        except Exception as error:
+            # A property of the program's own class raised: the leak is reported all the same.
+            return self._bare_leak(error)
+
+    def _bare_leak(self, error: Exception) -> Leak:
+        creation = self._context.creation(self.record.stack)
+        return Leak(
+            kind=self.kind,
+            serial=self.serial,
+            name=None,
+            function=type(self.object).__qualname__,
+            state=None,
+            age=max(0.0, (self._context.now - self.record.born) / 1e9),
+            creation=creation.frames,
+            site=creation.site,
+            why=f"it could not be described: {type(error).__name__} in the program's own code",
+        )
+
+    def _whole_leak(self, state: str | None, why: str) -> Leak:
         site, is_definition = self.site
         return Leak(
             kind=self.kind,
@@ -191,15 +216,7 @@ def coroutine_of(task: Any) -> Any:
 
 def qualname(callable_: Any) -> str:
     """The __qualname__ of what is run (of a partial: what it wraps), else its type's name."""
-    for _ in range(16):
-        name = getattr(callable_, "__qualname__", None)
-        if isinstance(name, str):
-            return name
-        inner = getattr(callable_, "func", None)
-        if inner is None:
-            break
-        callable_ = inner
-    return type(callable_).__name__
+    return _core.function_name(callable_)
 
 
 def thread_name(info: tuple[Any, Any, str | None, int, int]) -> str:

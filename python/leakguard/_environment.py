@@ -30,6 +30,8 @@ _watches: list[_Watch] = []
 def activate() -> None:
     """Begin to watch this process as the LEAKGUARD variables say. Once; a wrong setting gives one
     line on stderr and its default."""
+    if not _core.is_main_interpreter():
+        return
     settings = _settings.read(os.environ, _tracking.AVAILABLE)
     for complaint in settings.complaints:
         write(f"leakguard: {complaint}\n")
@@ -55,7 +57,8 @@ class _Watch:
         self._original_shutdown: Callable[[], None] = vars(threading)["_shutdown"]
         parent = os.environ.get(_WATCHED_BY, "")
         is_child = parent not in ("", str(os.getpid()))
-        os.environ[_WATCHED_BY] = str(os.getpid())
+        # Set once: a child that replaces itself by exec stays the child of who is watched.
+        os.environ.setdefault(_WATCHED_BY, str(os.getpid()))
         self._sets_status = settings.action == "exit" and not is_child
         if self._sets_status:
             _core.exit_status_arm(settings.exitcode)
@@ -78,8 +81,12 @@ class _Watch:
             self._original_shutdown()
             return
         _safely(self._report_stranded_tasks)
-        with ExitWatch(self._settings.grace, self._report_held_up):
+        exit_watch = ExitWatch(self._settings.grace, self._report_held_up)
+        _safely(exit_watch.begin)
+        try:
             self._original_shutdown()
+        finally:
+            exit_watch.end()
         if self._settings.witness:
             _safely(_report_witness)
 
@@ -88,11 +95,11 @@ class _Watch:
             stranded = _verdict.stranded_tasks(self._mark.serial)
             self.report(self._untold(stranded), reason="shutdown")
 
-    def _report_held_up(self, waited: float) -> None:
+    def _report_held_up(self, waited: float, joined: threading.Thread | None) -> None:
         """The exit waits for threads since `waited` seconds."""
         if "thread" not in self._settings.kinds:
             return
-        held = _verdict.holding_exit(self._mark.serial)
+        held = _verdict.holding_exit(self._mark.serial, joined)
         new = self._untold(held)
         if new:
             self.report(new, reason="shutdown", waited=waited)
@@ -112,7 +119,10 @@ class _Watch:
         """Hand leaks to where the settings say."""
         if not leaks:
             return
+        # Not in the ledger: the program's own checkpoints find what they would find without us.
         self._told.update(leak.serial for leak in leaks)
+        if self._sets_status:
+            _core.exit_status_set(True)
         report = Report(leaks, reason=reason, waited=waited)
         if self._settings.action == "log":
             _guard.log(report)
@@ -120,8 +130,6 @@ class _Watch:
             from leakguard._text import use_color
 
             write(report.text(color=use_color(sys.__stderr__)) + "\n")
-        if self._sets_status:
-            _core.exit_status_set(True)
 
 
 def _report_witness() -> None:
@@ -144,8 +152,11 @@ def _append(path: str, report: Report) -> bool:
     """Append to a JSON-lines file in one write. False, with a line on stderr, where that fails."""
     data = "".join(line + "\n" for line in json_lines(report)).encode()
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Without O_NONBLOCK a pipe that nobody reads would hold the program up for ever.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(path, flags, 0o600)
         try:
+            os.set_blocking(descriptor, True)
             while data:
                 data = data[os.write(descriptor, data) :]
         finally:

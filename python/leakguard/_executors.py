@@ -5,6 +5,7 @@ A pool's worker is charged to its executor, not to the moment at which the pool 
 
 from __future__ import annotations
 
+import functools
 import sys
 import weakref
 
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 # Targets and Thread classes of pool threads, for the core: only for them it asks `_owner`.
 _marks: dict[object, bool] = {}
 _manager_targets: set[object] = set()
-# Executor -> the loop that ran where it was made, if any: perhaps its default executor.
-_loop_at_birth: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
+# Executor (by id: it need not be hashable) -> it, and the loop whose default executor it may be:
+# the one that ran where it was made, or that it was given to.
+_loop_of: dict[int, tuple[weakref.ref[Any], weakref.ref[Any]]] = {}
 
 
 def hook() -> None:
@@ -30,6 +32,7 @@ def hook() -> None:
     _imports.after("concurrent.futures.thread", _hook_thread_pools)
     _imports.after("concurrent.futures.process", _hook_process_pools)
     _imports.after("multiprocessing.pool", _hook_multiprocessing_pools)
+    _imports.after("asyncio.base_events", _hook_default_executors)
 
 
 def _hook_thread_pools(module: ModuleType) -> None:
@@ -58,11 +61,30 @@ def _hook_multiprocessing_pools(module: ModuleType) -> None:
     _imports.replace(cls, "__init__", _core.Hook(cls.__init__, before=_core.executor_born))
 
 
+def _hook_default_executors(module: ModuleType) -> None:
+    cls = module.BaseEventLoop
+    _imports.replace(
+        cls,
+        "set_default_executor",
+        _core.Hook(cls.set_default_executor, after=_note_default_executor),
+    )
+
+
+def _note_default_executor(loop: Any, executor: Any) -> None:
+    _note(executor, loop)
+
+
 def _note_loop(executor: Any, *args: object, **kwargs: object) -> None:
     events = sys.modules.get("asyncio.events")
     loop = events._get_running_loop() if events is not None else None
     if loop is not None:
-        _loop_at_birth[executor] = weakref.ref(loop)
+        _note(executor, loop)
+
+
+def _note(executor: Any, loop: Any) -> None:
+    key = id(executor)
+    gone = weakref.ref(executor, lambda _: _loop_of.pop(key, None))
+    _loop_of[key] = (gone, weakref.ref(loop))
 
 
 def _plain(target: Any) -> Any:
@@ -145,8 +167,8 @@ def default_of_live_loop(executor: Any) -> bool:
     events = sys.modules.get("asyncio.events")
     if events is None:
         return False
-    reference = _loop_at_birth.get(executor)
-    born_under = reference() if reference is not None else None
+    found = _loop_of.get(id(executor))
+    born_under = found[1]() if found is not None else None
     for loop in (born_under, events._get_running_loop()):
         if loop is not None and not loop.is_closed() and _is_default(loop, executor):
             return True
@@ -187,14 +209,13 @@ def call_in_worker(frame: FrameType | None) -> Any:
 def _call_of(item: Any) -> Any:
     task = getattr(item, "task", None)  # 3.14+: (function, args, kwargs)
     function: Any = task[0] if isinstance(task, tuple) and task else getattr(item, "fn", None)
-    while True:
-        inner = getattr(function, "func", None)  # functools.partial
-        if inner is None:
-            return function if function is not None else item
-        args = function.args
+    # Only a real partial is opened: a Mock answers `func` for ever.
+    while isinstance(function, functools.partial):
+        inner, args = function.func, function.args
         # asyncio.to_thread runs partial(context.run, function, ...)
         is_context_run = (
             getattr(inner, "__name__", "") == "run"
             and type(getattr(inner, "__self__", None)).__name__ == "Context"
         )
         function = args[0] if is_context_run and args else inner
+    return function if function is not None else item

@@ -16,30 +16,38 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+# The class itself: gevent and others put another one in its place.
+_Thread = threading.Thread
+
 _FIRST_REPEAT = 10.0
 _LONGEST_REPEAT = 600.0
 
 
 class ExitWatch:
-    """Calls `tell(seconds waited)` when the exit has been held up for `grace` seconds, and again
-    at growing intervals."""
+    """Calls `tell` when the exit has been held up for `grace` seconds, and again at growing intervals.
 
-    def __init__(self, grace: float, tell: Callable[[float], None]) -> None:
+    tell: gets the seconds waited, and the thread that an exit callback joins or None."""
+
+    def __init__(self, grace: float, tell: Callable[[float, Any], None]) -> None:
         self._tell = tell
-        self._start = time.monotonic()
-        self._next = self._start + grace
+        self._grace = grace
+        self._start: float | None = None
+        self._next = 0.0
+        self._last_phase = False
         self._interval = _FIRST_REPEAT
         self._restore: list[Callable[[], None]] = []
 
-    def __enter__(self) -> None:
-        self._swap(threading.Thread, "join", self._join())
+    def begin(self) -> None:
+        """From here on the main thread's waits for threads are timed ones."""
+        self._swap(_Thread, "join", self._join())
         internals = vars(threading)
         if "_thread_shutdown" in internals:
             self._swap(threading, "_thread_shutdown", self._thread_shutdown())
         elif "_shutdown_locks" in internals:
             self._swap(threading, "_shutdown_locks", _Locks(internals["_shutdown_locks"], self))
 
-    def __exit__(self, *error: object) -> None:
+    def end(self) -> None:
+        """Put back what `begin` replaced."""
         for restore in reversed(self._restore):
             restore()
 
@@ -48,13 +56,24 @@ class ExitWatch:
         setattr(owner, name, value)
         self._restore.append(lambda: setattr(owner, name, original))
 
-    def pause(self) -> float:
-        """How long the next timed wait may be, at most."""
-        remaining = self._next - time.monotonic()
+    def last_phase(self) -> None:
+        """The callbacks are done, the main thread has stopped: only now a thread that waits for
+        that can end, so the grace begins anew."""
+        if not self._last_phase:
+            self._last_phase = True
+            self._start = None
+
+    def pause(self, joined: threading.Thread | None = None) -> float:
+        """How long the next timed wait may be, at most. joined: what a callback waits for."""
+        now = time.monotonic()
+        if self._start is None:
+            # What the program's own callbacks took is no wait for a thread.
+            self._start, self._next = now, now + self._grace
+        remaining = self._next - now
         if remaining > 0:
-            return remaining
+            return min(remaining, _LONGEST_REPEAT)
         try:
-            self._tell(time.monotonic() - self._start)
+            self._tell(now - self._start, joined)
         except Exception:
             # The exit goes on, whatever is wrong with the report.
             pass
@@ -63,7 +82,7 @@ class ExitWatch:
         return self._next - time.monotonic()
 
     def _join(self) -> Callable[..., None]:
-        original = threading.Thread.join
+        original = _Thread.join
         main = threading.get_ident()
 
         def join(self_: threading.Thread, timeout: float | None = None) -> None:
@@ -71,8 +90,8 @@ class ExitWatch:
                 original(self_, timeout)
                 return
             while True:
-                original(self_, self.pause())
-                if not self_.is_alive():
+                original(self_, self.pause(None if self._last_phase else self_))
+                if not _Thread.is_alive(self_):
                     return
 
         return join
@@ -81,9 +100,10 @@ class ExitWatch:
         original: Callable[[], None] = vars(threading)["_thread_shutdown"]
 
         def shutdown() -> None:
+            self.last_phase()
             while waited_for := _non_daemon_thread():
                 # Not its own join, which a subclass may have filled with something else.
-                threading.Thread.join(waited_for)
+                _Thread.join(waited_for)
             original()
 
         return shutdown
@@ -93,7 +113,10 @@ def _non_daemon_thread() -> threading.Thread | None:
     here = threading.current_thread()
     main = threading.main_thread()
     for thread in threading.enumerate():
-        if thread is not here and thread is not main and not thread.daemon and thread.is_alive():
+        # Not its own daemon and is_alive, which a subclass may have filled with something else.
+        if thread is here or thread is main or thread._daemonic:  # type: ignore[attr-defined]
+            continue
+        if _Thread.is_alive(thread):
             return thread
     return None
 
@@ -129,6 +152,7 @@ class _Lock:
         return hash(self._lock)
 
     def acquire(self) -> bool:
+        self._watch.last_phase()
         while not self._lock.acquire(timeout=self._watch.pause()):
             pass
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _ABSENT = object()
+_looking = threading.local()  # .names: what this thread's _Finder is looking for now
 _waiting: dict[str, list[Callable[[ModuleType], None]]] = {}
 _replaced: list[tuple[Any, str, Any, Any]] = []
 
@@ -23,6 +25,11 @@ def after(name: str, action: Callable[[ModuleType], None]) -> None:
         action(module)
         return
     _waiting.setdefault(name, []).append(action)
+    if module is not None:
+        # Another thread is in the midst of importing it, without our loader: wait for that.
+        __import__(name)
+        catch_up()
+        return
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
 
@@ -37,6 +44,15 @@ def add(owner: Any, name: str, value: Any) -> None:
     """Set an attribute that `owner` only inherits; `stop` takes it away."""
     _replaced.append((owner, name, _ABSENT, value))
     setattr(owner, name, value)
+
+
+def catch_up() -> None:
+    """Run what waits for modules that came in past our finder (another finder stood before it)."""
+    for name in tuple(_waiting):
+        module = sys.modules.get(name)
+        if module is not None and not _is_initializing(module):
+            for action in _waiting.pop(name, ()):
+                action(module)
 
 
 def stop() -> None:
@@ -63,25 +79,32 @@ class _Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name not in _waiting:
+        names = vars(_looking).setdefault("names", set())
+        # Another finder may ask all the others, as this one does: it gets no second answer.
+        if name not in _waiting or name in names:
             return None
-        for finder in sys.meta_path:
-            find = getattr(finder, "find_spec", None)
-            spec: ModuleSpec | None = None
-            if finder is not self and find is not None:
-                spec = find(name, path, target)
-            if spec is not None:
-                if hasattr(spec.loader, "exec_module"):
-                    spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
-                return spec
+        names.add(name)
+        try:
+            for finder in sys.meta_path:
+                find = getattr(finder, "find_spec", None)
+                spec: ModuleSpec | None = None
+                if finder is not self and find is not None:
+                    spec = find(name, path, target)
+                if spec is not None:
+                    if hasattr(spec.loader, "exec_module"):
+                        spec.loader = _Loader(spec.loader, name)  # type: ignore[assignment]
+                    return spec
+        finally:
+            names.discard(name)
         return None
 
 
 class _Loader:
     """Loads a module by its own loader, which it names in the module, then runs what waits."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Any, name: str) -> None:
         self._loader = loader
+        self._name = name  # asking a lazy module for its name would load it once more
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
@@ -95,12 +118,13 @@ class _Loader:
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        for action in _waiting.pop(module.__name__, ()):
+        for action in _waiting.pop(self._name, ()):
             try:
                 action(module)
             except Exception as error:
                 # The program's import must not fail because of us.
-                print(f"leakguard: {module.__name__} could not be hooked: {error}", file=sys.stderr)
+                if sys.stderr is not None:
+                    sys.stderr.write(f"leakguard: {self._name} could not be hooked: {error}\n")
 
 
 _finder: Any = _Finder()

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from types import AsyncGeneratorType, CodeType, CoroutineType, GeneratorType
+from types import (
+    AsyncGeneratorType,
+    CoroutineType,
+    FunctionType,
+    GeneratorType,
+    MethodType,
+)
 
 from leakguard import _core
 from leakguard._paths import is_foreign, runs_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import FrameType
+    from types import CodeType, FrameType
     from typing import Any
 
 Frame = tuple[str, int, str]
 Frames = tuple[Frame, ...]
 
+_CODE_ATTRIBUTES = (
+    (FunctionType, "__code__"),
+    (CoroutineType, "cr_code"),
+    (GeneratorType, "gi_code"),
+    (AsyncGeneratorType, "ag_code"),
+)
 _CHAIN_LIMIT = 10_000  # a chain of awaits that is longer is a cycle
 
 
@@ -57,17 +70,23 @@ def definition(function: Any) -> Frame | None:
 
 
 def code_of(function: Any) -> CodeType | None:
-    """The code behind a function, method, partial, coroutine or generator."""
-    for _ in range(16):
-        for name in ("cr_code", "gi_code", "ag_code", "__code__"):
-            code = getattr(function, name, None)
-            if isinstance(code, CodeType):
-                return code
-        inner = getattr(function, "__func__", None) or getattr(function, "func", None)
-        if inner is None:
-            return None
-        function = inner
-    return None
+    """The code behind a function, method, partial, coroutine or generator.
+
+    By type: an attribute of just any callable may be anything, and asking for it run code.
+    """
+    while True:
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif isinstance(function, MethodType):
+            function = function.__func__
+        else:
+            break
+    for kind, name in _CODE_ATTRIBUTES:
+        if isinstance(function, kind):
+            code: CodeType = getattr(function, name)
+            return code
+    call = type(function).__dict__.get("__call__")
+    return call.__code__ if isinstance(call, FunctionType) else None
 
 
 def of_frame(frame: FrameType | None, until: FrameType | None = None) -> Frames:

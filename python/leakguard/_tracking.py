@@ -96,6 +96,7 @@ def is_installed() -> bool:
 
 def ensure(kinds: Iterable[str]) -> None:
     """Install, or add kinds, where that has not been done."""
+    _imports.catch_up()
     if not _core.is_installed() or not _tracked.issuperset(kinds):
         install(kinds=tuple(kinds))
 

@@ -95,9 +95,13 @@ def look(question: Question) -> Found:
         if _ledger.is_reported(record.serial, question.asker):
             continue
         resource = Resource(record, context)
-        why = why_left(resource, question.pools_since)
-        if why is None or _builtin.matching(resource) is not None:
-            continue
+        try:
+            why = why_left(resource, question.pools_since)
+            if why is None or _builtin.matching(resource) is not None:
+                continue
+        except Exception:
+            # A property of the program's own class raised: what cannot be judged is no less left.
+            why = ""
         if not _hide(question, found, resource):
             found.resources.append(resource)
             if why:
@@ -125,13 +129,21 @@ def stranded_tasks(since: int) -> list[Leak]:
     ]
 
 
-def holding_exit(since: int) -> list[Leak]:
+def holding_exit(since: int, joined: threading.Thread | None = None) -> list[Leak]:
     """At shutdown: the threads that Python waits for before it exits. An idle worker of a pool is
     none: Python stops it."""
     return [
         resource.leak(why="it is not a daemon: Python waits for it before it exits")
         for resource, _ in _left(since, THREAD)
-        if resource.thread is not None and not resource.thread.daemon and not is_idle(resource)
+        if resource.thread is not None
+        and not resource.thread._daemonic
+        and not is_idle(resource)
+        # While callbacks join, Python waits for pools, or for what such a callback joins itself.
+        and (
+            joined is None
+            or resource.thread is joined
+            or _executors.charge_of(resource.object, resource.thread) is not None
+        )
     ]
 
 
