@@ -24,7 +24,7 @@ _LONGEST_REPEAT = 600.0
 
 
 class ExitWatch:
-    """Calls `tell` when the exit has been held up for `grace` seconds, and again at growing intervals.
+    """Calls `tell` when the exit was held up for `grace` seconds, and again at growing intervals.
 
     tell: gets the seconds waited, and the thread that an exit callback joins or None."""
 
