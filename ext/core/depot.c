@@ -3,7 +3,7 @@
 #include <pthread.h>
 #include <string.h>
 
-enum { FIRST_TABLE = 64, FIRST_IDS = 64, LEAST_BYTES = 4096 };
+enum { FIRST_TABLE = 64, FIRST_IDS = 64, LEAST_BYTES = 4096, MOST_UNUSED = 512 };
 
 typedef struct stored {
     union {
@@ -229,6 +229,10 @@ static lg_status
 store(lg_depot *depot, const lg_stack *wanted, uint32_t *ret_id)
 {
     size_t size = stored_size(wanted->count);
+    size_t unused = depot->count - depot->used;
+    if (unused > MOST_UNUSED && unused > depot->used) {
+        return LG_FULL;
+    }
     lg_status status = make_room(depot);
     if (status != LG_OK) {
         return status;

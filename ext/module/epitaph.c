@@ -87,6 +87,27 @@ call_method(PyTypeObject *type, PyObject *task, const char *name)
     return result;
 }
 
+/* A getter of the hooked type, not of the task's own class, which could keep a task that is being
+ * freed. A pure-Python task has only attributes. */
+static PyObject *
+read_attribute(PyTypeObject *type, PyObject *task, const char *name)
+{
+    PyObject *value = NULL;
+    if (type != glue->tasks.type) {
+        value = PyObject_GetAttrString(task, name);
+    }
+    else {
+        PyObject *getter = PyObject_GetAttrString((PyObject *)type, name);
+        descrgetfunc get = getter != NULL ? Py_TYPE(getter)->tp_descr_get : NULL;
+        value = get != NULL ? get(getter, task, (PyObject *)type) : NULL;
+        Py_XDECREF(getter);
+    }
+    if (value == NULL) {
+        PyErr_Clear();
+    }
+    return value;
+}
+
 static bool
 call_predicate(PyTypeObject *type, PyObject *task, const char *name)
 {
@@ -107,9 +128,8 @@ how_task_ended(PyTypeObject *type, PyObject *task)
     if (!call_predicate(type, task, "done")) {
         return NULL;
     }
-    PyObject *exception = PyObject_GetAttrString(task, "_exception");
+    PyObject *exception = read_attribute(type, task, "_exception");
     if (exception == NULL) {
-        PyErr_Clear();
         return NULL;
     }
     const char *ended = exception == Py_None ? "returned" : "raised";
@@ -121,13 +141,13 @@ static epitaph *
 describe_task(PyTypeObject *type, PyObject *task, PyObject *known_coroutine)
 {
     PyObject *name = call_method(type, task, "get_name");
+    if (name != NULL && !PyUnicode_Check(name)) {
+        Py_CLEAR(name);
+    }
     PyObject *coroutine = Py_XNewRef(known_coroutine);
     if (coroutine == NULL) {
         /* Not get_coro(): 3.12.0 to 3.12.3 read a NULL there once an eager task has ended. */
-        coroutine = PyObject_GetAttrString(task, "_coro");
-        if (coroutine == NULL) {
-            PyErr_Clear();
-        }
+        coroutine = read_attribute(type, task, "_coro");
     }
     PyObject *function = NULL;
     if (coroutine != NULL && coroutine != Py_None) {
@@ -225,6 +245,12 @@ epitaph_of_task(void *subject)
     if (prepared != NULL) {
         if (note != NULL && note->function == NULL) {
             note->function = Py_XNewRef(prepared->function);
+        }
+        if (note != NULL && note->name == NULL) {
+            note->name = Py_XNewRef(prepared->name);
+        }
+        if (note != NULL && note->ended == NULL) {
+            note->ended = prepared->ended;
         }
         epitaph_free_all(&prepared->link);
     }

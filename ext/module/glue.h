@@ -41,7 +41,9 @@ typedef struct {
     PyTypeObject *type; /* owned */
     initproc init;
     destructor dealloc;
-    PyWrapperDescrObject *wrapper; /* owned: Task.__init__ */
+    inquiry clear;
+    bool init_chained, dealloc_chained, clear_chained; /* left under another library's */
+    PyWrapperDescrObject *wrapper;                     /* owned: Task.__init__ */
     void *wrapped;
     PyObject *done; /* owned: the method descriptor Task.done */
     bool on;
@@ -51,6 +53,8 @@ typedef struct {
 typedef struct {
     PyMethodDef *entry; /* static in the module; NULL where it has no such function */
     PyCFunction original;
+    bool on;
+    bool chained; /* left under another library's entry, which still ends in ours */
 } method_hook;
 
 enum { START_NEW_THREAD, START_NEW, START_JOINABLE_THREAD, THREAD_STARTS };

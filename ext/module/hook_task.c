@@ -15,7 +15,15 @@
 static bool
 is_eager(PyObject *kwargs)
 {
-    return kwargs != NULL && PyDict_GetItemWithError(kwargs, glue->eager_start) == Py_True;
+    PyObject *value = kwargs != NULL ? PyDict_GetItemWithError(kwargs, glue->eager_start) : NULL;
+    if (value == NULL || value == Py_True || value == Py_False) {
+        return value == Py_True;
+    }
+    int is_true = PyObject_IsTrue(value);
+    if (is_true < 0) {
+        PyErr_Clear();
+    }
+    return is_true > 0;
 }
 
 static PyObject *
@@ -65,6 +73,18 @@ hook_dealloc(PyObject *self)
         glue_death(self, epitaph_of_task, self);
     }
     hook->dealloc(self);
+}
+
+/* The garbage collector empties a task before it frees it: what is to stay known of a creator is
+ * taken down here. subtype_clear comes here for every subclass, like subtype_dealloc. */
+static int
+hook_clear(PyObject *self)
+{
+    task_hook *hook = &glue->tasks;
+    if (hook->on && glue_tracks(PyThreadState_Get()) && epitaph_look(self) == NULL) {
+        epitaph_prepare(self, NULL);
+    }
+    return hook->clear(self);
 }
 
 /* Calls `visit` for each subclass of `type`, at any depth. -1 with an exception. */
@@ -141,13 +161,17 @@ hook_tasks(PyTypeObject *type)
     }
     hook->type = (PyTypeObject *)Py_NewRef(type);
     /* What somebody else chained to and left there is not to be chained to itself. */
-    if (type->tp_init != hook_init) {
+    if (type->tp_init != hook_init && !hook->init_chained) {
         hook->init = type->tp_init;
         type->tp_init = hook_init;
     }
-    if (type->tp_dealloc != hook_dealloc) {
+    if (type->tp_dealloc != hook_dealloc && !hook->dealloc_chained) {
         hook->dealloc = type->tp_dealloc;
         type->tp_dealloc = hook_dealloc;
+    }
+    if (type->tp_clear != hook_clear && !hook->clear_chained) {
+        hook->clear = type->tp_clear;
+        type->tp_clear = hook_clear;
     }
     if (hook->wrapper->d_wrapped != (void *)hook_init) {
         hook->wrapped = hook->wrapper->d_wrapped;
@@ -168,9 +192,16 @@ unhook_tasks(void)
     if (!hook->on) {
         return;
     }
+    /* What somebody else put over ours still ends in ours: a later hook must not chain to it. */
+    hook->init_chained = hook->type->tp_init != hook_init;
+    hook->dealloc_chained = hook->type->tp_dealloc != hook_dealloc;
+    hook->clear_chained = hook->type->tp_clear != hook_clear;
     put_back(hook->type);
-    if (hook->type->tp_dealloc == hook_dealloc) {
+    if (!hook->dealloc_chained) {
         hook->type->tp_dealloc = hook->dealloc;
+    }
+    if (!hook->clear_chained) {
+        hook->type->tp_clear = hook->clear;
     }
     if (hook->wrapper->d_wrapped == (void *)hook_init) {
         hook->wrapper->d_wrapped = hook->wrapped;

@@ -39,17 +39,24 @@ method_replace(method_hook *hook, PyObject *module, const char *name, int flags,
         return -1;
     }
     hook->entry = entry;
-    if (entry->ml_meth != replacement) {
+    /* What somebody else put over ours, and left there, still ends in ours. */
+    if (entry->ml_meth != replacement && !hook->chained) {
         hook->original = entry->ml_meth;
         entry->ml_meth = replacement;
     }
+    hook->on = true;
     return 0;
 }
 
 void
 method_put_back(method_hook *hook, PyCFunction replacement)
 {
-    if (method_is_replaced(hook, replacement)) {
+    if (!hook->on) {
+        return;
+    }
+    hook->on = false;
+    hook->chained = !method_is_replaced(hook, replacement);
+    if (!hook->chained) {
         hook->entry->ml_meth = hook->original;
     }
 }

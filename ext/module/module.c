@@ -11,11 +11,18 @@ state_of(PyObject *module)
     return (module_state *)PyModule_GetState(module);
 }
 
+/* Whether this is the interpreter that is tracked: another one imports this module too. */
+static bool
+is_here(void)
+{
+    return glue != NULL && PyInterpreterState_Get() == glue->interp;
+}
+
 /* False with an exception where there is nothing to ask. */
 static bool
 require_installed(void)
 {
-    if (glue == NULL || glue->tracker == NULL) {
+    if (!is_here() || glue->tracker == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "leakguard is not installed: call leakguard.install()");
         return false;
     }
@@ -94,7 +101,7 @@ core_uninstall(PyObject *module, PyObject *unused)
 {
     (void)module;
     (void)unused;
-    if (glue != NULL) {
+    if (is_here()) {
         uninstall();
     }
     Py_RETURN_NONE;
@@ -105,7 +112,7 @@ core_is_installed(PyObject *module, PyObject *unused)
 {
     (void)module;
     (void)unused;
-    return PyBool_FromLong(glue != NULL && glue->tracker != NULL);
+    return PyBool_FromLong(is_here() && glue->tracker != NULL);
 }
 
 /* (task type, pure-Python task type or None, current tasks, the module _asyncio) */
@@ -162,7 +169,7 @@ core_hooks(PyObject *module, PyObject *unused)
 {
     (void)module;
     (void)unused;
-    bool on = glue != NULL;
+    bool on = is_here();
     PyObject *threads = on ? hook_threads_names() : PyList_New(0);
     if (threads == NULL) {
         return NULL;
@@ -220,7 +227,7 @@ core_count_scopes(PyObject *module, PyObject *change)
 static PyObject *
 born(PyObject *module, PyObject *args, lg_kind kind)
 {
-    if (glue != NULL && glue->tracker != NULL && PyTuple_GET_SIZE(args) > 0
+    if (is_here() && glue->tracker != NULL && PyTuple_GET_SIZE(args) > 0
         && born_register(state_of(module), kind, PyTuple_GET_ITEM(args, 0), false) < 0) {
         return NULL;
     }
@@ -242,11 +249,22 @@ core_pure_task_born(PyObject *module, PyObject *args, PyObject *kwargs)
 }
 
 static PyObject *
+core_birth_failed(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    (void)module;
+    (void)kwargs;
+    if (is_here() && glue->tracker != NULL && PyTuple_GET_SIZE(args) > 0) {
+        glue_cancel(PyTuple_GET_ITEM(args, 0));
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 core_pure_task_ending(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     (void)module;
     (void)kwargs;
-    if (glue != NULL && glue->tracker != NULL && PyTuple_GET_SIZE(args) > 0) {
+    if (is_here() && glue->tracker != NULL && PyTuple_GET_SIZE(args) > 0) {
         epitaph_prepare(PyTuple_GET_ITEM(args, 0), NULL);
     }
     Py_RETURN_NONE;
@@ -352,7 +370,7 @@ core_stats(PyObject *module, PyObject *unused)
 {
     (void)module;
     (void)unused;
-    if (glue == NULL) {
+    if (!is_here()) {
         PyErr_SetString(PyExc_RuntimeError, "leakguard tracks the main interpreter only");
         return NULL;
     }
@@ -389,7 +407,7 @@ core_failures(PyObject *module, PyObject *unused)
 {
     (void)module;
     (void)unused;
-    return PyLong_FromUnsignedLongLong(glue != NULL ? glue->failures : 0);
+    return PyLong_FromUnsignedLongLong(is_here() ? glue->failures : 0);
 }
 
 static PyObject *
@@ -450,7 +468,7 @@ core_witness_stop(PyObject *module, PyObject *unused)
 {
     (void)module;
     (void)unused;
-    if (glue != NULL) {
+    if (is_here()) {
         witness_stop();
     }
     Py_RETURN_NONE;
@@ -502,6 +520,7 @@ static PyMethodDef functions[] = {
     {"count_scopes", core_count_scopes, METH_O, "count_scopes(change)"},
     {"executor_born", WITH_KEYWORDS(core_executor_born), METH_VARARGS | METH_KEYWORDS, NULL},
     {"pure_task_born", WITH_KEYWORDS(core_pure_task_born), METH_VARARGS | METH_KEYWORDS, NULL},
+    {"birth_failed", WITH_KEYWORDS(core_birth_failed), METH_VARARGS | METH_KEYWORDS, NULL},
     {"pure_task_ending", WITH_KEYWORDS(core_pure_task_ending), METH_VARARGS | METH_KEYWORDS, NULL},
     {"adopt_task", core_adopt_task, METH_O, NULL},
     {"adopt_thread", core_adopt_thread, METH_VARARGS, "adopt_thread(thread, ident)"},

@@ -129,17 +129,29 @@ records_creator(PyObject *object)
     if (living != NULL && Py_REFCNT(living) <= 0) {
         living = NULL;
     }
+    /* Owned before anything is allocated: on 3.11 an allocation can collect what is borrowed. */
+    PyObject *name = NULL;
+    PyObject *function = NULL;
+    const char *ended = NULL;
+    Py_XINCREF(living);
     if (living != NULL) {
         /* It can be asked, but for the function of an eager task that has lost its coroutine. */
         PyObject *prepared = epitaph_look(living);
-        return Py_BuildValue("iKOOOO", (int)creator.kind, (unsigned long long)creator.serial,
-                             living, Py_None,
-                             prepared != NULL ? PyTuple_GET_ITEM(prepared, 1) : Py_None, Py_None);
+        function = prepared != NULL ? Py_NewRef(PyTuple_GET_ITEM(prepared, 1)) : NULL;
     }
-    return Py_BuildValue("iKOOOz", (int)creator.kind, (unsigned long long)creator.serial, Py_None,
-                         note != NULL && note->name != NULL ? note->name : Py_None,
-                         note != NULL && note->function != NULL ? note->function : Py_None,
-                         note != NULL ? note->ended : NULL);
+    else if (note != NULL) {
+        name = Py_XNewRef(note->name);
+        function = Py_XNewRef(note->function);
+        ended = note->ended;
+    }
+    PyObject *result =
+        Py_BuildValue("iKOOOz", (int)creator.kind, (unsigned long long)creator.serial,
+                      living != NULL ? living : Py_None, name != NULL ? name : Py_None,
+                      function != NULL ? function : Py_None, ended);
+    Py_XDECREF(name);
+    Py_XDECREF(function);
+    Py_XDECREF(living);
+    return result;
 }
 
 typedef struct {

@@ -1,11 +1,14 @@
 /* Hook: a callable that stands in the place of a Python function or method and calls it, with a
- * callback before or after. Written in C so that no frame of ours shows in a traceback, and
+ * callback before, after, or where it has failed. Written in C so that no frame of ours shows in a traceback, and
  * answering every attribute as the original would (inspect.signature, __name__, __doc__).
  *
  * The callbacks get the same arguments. An Exception of theirs never reaches the caller (it is
  * counted); what is not an Exception is a KeyboardInterrupt that arrived just then and goes on.
  */
 #include "glue.h"
+
+#include <stddef.h>
+#include <structmember.h>
 
 #include "compat.h"
 
@@ -14,6 +17,8 @@ typedef struct {
     PyObject *original; /* owned, as all here */
     PyObject *before;   /* or NULL */
     PyObject *after;    /* or NULL */
+    PyObject *failed;   /* or NULL */
+    PyObject *weak_references;
 } Hook;
 
 /* 0, or -1 with an exception that is not ours to swallow. */
@@ -44,6 +49,13 @@ Hook_call(PyObject *self, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     PyObject *result = PyObject_Call(hook->original, args, kwargs);
+    if (result == NULL && hook->failed != NULL) {
+        saved_error saved = error_save();
+        if (run_callback(hook->failed, args, kwargs) < 0) {
+            PyErr_Clear(); /* the original's exception goes first */
+        }
+        error_restore(saved);
+    }
     if (result != NULL && run_callback(hook->after, args, kwargs) < 0) {
         Py_CLEAR(result);
     }
@@ -67,7 +79,24 @@ Hook_getattro(PyObject *self, PyObject *name)
     if (PyUnicode_CompareWithASCIIString(name, "__wrapped__") == 0) {
         return Py_NewRef(hook->original);
     }
+    if (PyUnicode_CompareWithASCIIString(name, "__reduce_ex__") == 0) {
+        return PyObject_GenericGetAttr(self, name);
+    }
     return PyObject_GetAttr(hook->original, name);
+}
+
+static int
+Hook_setattro(PyObject *self, PyObject *name, PyObject *value)
+{
+    return PyObject_SetAttr(((Hook *)self)->original, name, value);
+}
+
+/* pickle and copy name it by its place, as they do a function. */
+static PyObject *
+Hook_reduce_ex(PyObject *self, PyObject *protocol)
+{
+    (void)protocol;
+    return PyObject_GetAttrString(((Hook *)self)->original, "__qualname__");
 }
 
 static PyObject *
@@ -79,10 +108,10 @@ Hook_repr(PyObject *self)
 static PyObject *
 Hook_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"original", "before", "after", NULL};
-    PyObject *original, *before = Py_None, *after = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OO:Hook", names, &original, &before,
-                                     &after)) {
+    static char *names[] = {"original", "before", "after", "failed", NULL};
+    PyObject *original, *before = Py_None, *after = Py_None, *failed = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOO:Hook", names, &original, &before, &after,
+                                     &failed)) {
         return NULL;
     }
     Hook *hook = (Hook *)type->tp_alloc(type, 0);
@@ -90,6 +119,7 @@ Hook_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         hook->original = Py_NewRef(original);
         hook->before = before != Py_None ? Py_NewRef(before) : NULL;
         hook->after = after != Py_None ? Py_NewRef(after) : NULL;
+        hook->failed = failed != Py_None ? Py_NewRef(failed) : NULL;
     }
     return (PyObject *)hook;
 }
@@ -102,6 +132,7 @@ Hook_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(hook->original);
     Py_VISIT(hook->before);
     Py_VISIT(hook->after);
+    Py_VISIT(hook->failed);
     return 0;
 }
 
@@ -112,6 +143,7 @@ Hook_clear(PyObject *self)
     Py_CLEAR(hook->original);
     Py_CLEAR(hook->before);
     Py_CLEAR(hook->after);
+    Py_CLEAR(hook->failed);
     return 0;
 }
 
@@ -120,21 +152,31 @@ Hook_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    if (((Hook *)self)->weak_references != NULL) {
+        PyObject_ClearWeakRefs(self);
+    }
     (void)Hook_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
 }
 
+static PyMemberDef Hook_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Hook, weak_references), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyMethodDef Hook_methods[] = {
+    {"__reduce_ex__", Hook_reduce_ex, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot Hook_slots[] = {
-    {Py_tp_new, Hook_new},
-    {Py_tp_call, Hook_call},
-    {Py_tp_descr_get, Hook_descr_get},
-    {Py_tp_getattro, Hook_getattro},
-    {Py_tp_repr, Hook_repr},
-    {Py_tp_traverse, Hook_traverse},
-    {Py_tp_clear, Hook_clear},
-    {Py_tp_dealloc, Hook_dealloc},
-    {0, NULL},
+    {Py_tp_members, Hook_members},   {Py_tp_methods, Hook_methods},
+    {Py_tp_setattro, Hook_setattro}, {Py_tp_new, Hook_new},
+    {Py_tp_call, Hook_call},         {Py_tp_descr_get, Hook_descr_get},
+    {Py_tp_getattro, Hook_getattro}, {Py_tp_repr, Hook_repr},
+    {Py_tp_traverse, Hook_traverse}, {Py_tp_clear, Hook_clear},
+    {Py_tp_dealloc, Hook_dealloc},   {0, NULL},
 };
 
 PyType_Spec Hook_spec = {

@@ -72,7 +72,8 @@ void
 lg_depot_free(lg_depot *depot, lg_frame_release release, void *context);
 
 /* Finds or stores a stack and takes one use of it. A stack of no frames is LG_STACK_EMPTY and
- * cannot fail. LG_FULL where the bound leaves no room (evict, then try again), LG_NO_MEMORY. A
+ * cannot fail. LG_FULL where the bound leaves no room, or where hundreds of stacks, and most of
+ * them, have no use: they hold what their frames point to (evict, then try again). LG_NO_MEMORY. A
  * stack that is known already costs no allocation. */
 lg_status
 lg_depot_intern(lg_depot *depot, const lg_stack *stack, lg_stack_id *ret_id);

@@ -63,6 +63,7 @@ def _abandon(loop: Any, why: str, *, cancelled: bool) -> None:
         return
     context = _describe.Context()
     line = set(_core.line(None))
+    takers = _ledger.takers()
     leaks = []
     for record in _core.live(0 if _listeners else first or 0, 1 << _describe.TASK):
         task = record.object
@@ -74,8 +75,10 @@ def _abandon(loop: Any, why: str, *, cancelled: bool) -> None:
         if _builtin.matching(resource) is not None:
             continue
         leak = resource.leak(state="abandoned", why=why)
-        _ledger.abandon(leak, record.scope, frozenset(_core.line(task)))
+        creators = takers.intersection(_core.line(task)) if takers else ()
+        _ledger.abandon(leak, record.scope, frozenset(creators))
         leaks.append(leak)
+    context.forget_frames()
     for listener in _listeners if leaks else ():
         listener(leaks)
 

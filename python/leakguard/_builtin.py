@@ -65,6 +65,14 @@ def _is_idle_anyio_worker(resource: Resource) -> bool:
     return not thread.root_task.done() and thread in thread.idle_workers
 
 
+def _is_idle_trio_worker(resource: Resource) -> bool:
+    worker = getattr(_target(resource), "__self__", None)
+    return (
+        _defined_in(type(worker), "trio._core._thread_cache")
+        and getattr(worker, "_job", worker) is None
+    )
+
+
 def _is_generator_finaliser(resource: Resource) -> bool:
     # One that the program made itself has a line of the program as its site.
     if type(resource.coroutine).__name__ != "async_generator_athrow":
@@ -102,6 +110,12 @@ RULES: tuple[BuiltinRule, ...] = (
         "an idle worker of AnyIO (class WorkerThread, in its pool of idle workers)",
         "waits for the next call and ends with the loop's root task",
         _is_idle_anyio_worker,
+    ),
+    BuiltinRule(
+        "thread",
+        "an idle worker of trio's thread cache (class in trio._core._thread_cache, without a job)",
+        "waits ten seconds for the next call and then ends",
+        _is_idle_trio_worker,
     ),
     BuiltinRule(
         "task",

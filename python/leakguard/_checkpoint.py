@@ -32,8 +32,7 @@ class Checkpoint:
         _tracking.ensure(("task", "thread") if not _core.is_installed() else ())
         self.label = label
         self._kinds = _tracking.tracked()
-        self._mark = _ledger.Mark()
-        self._taker = next(iter(_core.line(None)), 0)
+        self._mark = _ledger.Mark(taker=next(iter(_core.line(None)), 0))
 
     def leaks(
         self,
@@ -115,7 +114,7 @@ class Checkpoint:
             since=self._mark.serial,
             kinds=wanted,
             rules=rules_from(ignore),
-            ancestor=self._taker if _check.parse_scope(scope) else 0,
+            ancestor=_ancestor(scope, self._mark.taker),
             asker=asker,
         )
 
@@ -123,6 +122,18 @@ class Checkpoint:
         if report:
             _ledger.report(list(report), self)
             raise LeakError(report)
+
+
+def _ancestor(scope: str, taker: int) -> int:
+    """Whose descendants are asked for, 0 for the whole process."""
+    if not _check.parse_scope(scope):
+        return 0
+    if not taker:
+        raise ValueError(
+            'scope="descendants" needs to know what runs here: a task, or a thread that is tracked '
+            "(install with the kind `thread`)"
+        )
+    return taker
 
 
 def checkpoint(label: str | None = None) -> Checkpoint:
@@ -147,7 +158,7 @@ class _Cycle:
             pools_since=self.first.serial,
             kinds=parse_kinds(kinds, _tracking.AVAILABLE),
             rules=rules_from(ignore),
-            ancestor=next(iter(_core.line(None)), 0) if _check.parse_scope(scope) else 0,
+            ancestor=_ancestor(scope, next(iter(_core.line(None)), 0)),
         )
 
 

@@ -27,6 +27,10 @@ class Context:
         self._threads: dict[int, FrameType] | None = None
         self.now: int = _core.now()
 
+    def forget_frames(self) -> None:
+        """Let go of the threads' frames: they hold this object, and all locals of the program."""
+        self._threads = None
+
     def creation(self, stack: int) -> _stacks.Creation:
         found = self._creations.get(stack)
         if found is None:

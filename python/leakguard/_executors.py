@@ -13,6 +13,7 @@ from leakguard import _core, _imports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType, ModuleType
     from typing import Any
 
@@ -38,16 +39,14 @@ def hook() -> None:
 def _hook_thread_pools(module: ModuleType) -> None:
     _marks[module._worker] = True
     cls = module.ThreadPoolExecutor
-    _imports.replace(
-        cls, "__init__", _core.Hook(cls.__init__, before=_core.executor_born, after=_note_loop)
-    )
+    _hook_births(cls, after=_note_loop)
 
 
 def _hook_process_pools(module: ModuleType) -> None:
     _marks[module._ExecutorManagerThread] = True
     _manager_targets.add(module._ExecutorManagerThread)
     cls = module.ProcessPoolExecutor
-    _imports.replace(cls, "__init__", _core.Hook(cls.__init__, before=_core.executor_born))
+    _hook_births(cls)
 
 
 def _hook_multiprocessing_pools(module: ModuleType) -> None:
@@ -58,7 +57,13 @@ def _hook_multiprocessing_pools(module: ModuleType) -> None:
             _marks[function] = True
             _manager_targets.add(function)
     _marks[module.worker] = True
-    _imports.replace(cls, "__init__", _core.Hook(cls.__init__, before=_core.executor_born))
+    _hook_births(cls)
+
+
+def _hook_births(cls: Any, after: Callable[..., None] | None = None) -> None:
+    born, failed = _core.executor_born, _core.birth_failed
+    hook = _core.Hook(cls.__init__, before=born, after=after, failed=failed)
+    _imports.replace(cls, "__init__", hook)
 
 
 def _hook_default_executors(module: ModuleType) -> None:

@@ -101,7 +101,7 @@ class Guard:
                 grace = 0.0 if _is_abrupt(error) else self._options.grace
                 self.report = self._check(grace)
                 self._act(self.report, error)
-                self._cancel_sync(self.report, grace)
+                self._cancel_sync(self.report, grace, error)
         finally:
             self._close()
 
@@ -136,7 +136,7 @@ class Guard:
                 self._act(self.report, interrupted)
                 raise
             self._act(self.report, error)
-            await self._cancel_async(self.report)
+            await self._cancel_async(self.report, error)
         finally:
             self._close()
 
@@ -156,7 +156,13 @@ class Guard:
         elif action == "log":
             log(report)
         elif callable(action):
-            action(report)
+            try:
+                action(report)
+            except Exception as failure:
+                # The block's own exception, or its cancellation, is not to be hidden.
+                if error is None:
+                    raise
+                _add_note(error, f"leakguard: the action failed: {failure!r}")
 
     def _cancel(self, report: Report) -> list[Any]:
         """Cancel the leaked tasks, each in its loop's own thread."""
@@ -169,16 +175,17 @@ class Guard:
                     _cancel_task(record.object)
         return tasks
 
-    def _cancel_sync(self, report: Report, grace: float) -> None:
+    def _cancel_sync(self, report: Report, grace: float, error: BaseException | None) -> None:
         tasks = self._cancel(report)
         if not tasks and self._options.action != "cancel":
             return
         if report:
             # Only what waiting can still end is waited for.
             _wait_until_done(tasks, grace)
-            _warn(report)
+            if error is None:
+                _warn(report)
 
-    async def _cancel_async(self, report: Report) -> None:
+    async def _cancel_async(self, report: Report, error: BaseException | None) -> None:
         tasks = self._cancel(report)
         if self._options.action != "cancel" or not report:
             return
@@ -188,7 +195,8 @@ class Guard:
             here = [task for task in tasks if task.get_loop() is asyncio.get_running_loop()]
             if here:
                 await asyncio.wait(here, timeout=self._options.grace)
-        _warn(report)
+        if error is None:
+            _warn(report)
 
 
 class _Manager:
@@ -365,14 +373,15 @@ def _is_ours(module: str) -> bool:
 
 
 def _cancel_task(task: Any) -> None:
-    loop = task.get_loop()
     try:
+        loop = task.get_loop()
         if loop is _check.running_loop() or not loop.is_running():
             task.cancel()
         else:
             loop.call_soon_threadsafe(task.cancel)
-    except (RuntimeError, RecursionError):
-        # The loop is closed, or two tasks await each other (no cancel reaches them).
+    except Exception:
+        # The loop is closed; two tasks await each other (RecursionError: no cancel reaches them);
+        # or the task's class has its own idea.
         pass
 
 

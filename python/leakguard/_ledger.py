@@ -28,20 +28,31 @@ class Entry:
     def __init__(self, leak: Leak, scope: int, line: frozenset[int]) -> None:
         self.leak = leak
         self.scope = scope
-        self.line = line  # serials of the task and its creators
+        self.line = line  # of the task and its creators: the serials that are takers of marks
 
 
 class Mark:
     """A moment that a check asks about.
 
+    taker: the serial of the task or thread whose descendants that check may ask for, or 0.
     keeps: whether that check asks for abandoned tasks, which then are kept while the mark lives.
     is_guard: an open guard's, which will report what was born since.
     """
 
-    __slots__ = ("__weakref__", "dropped", "epoch", "is_guard", "overflow", "pid", "serial")
+    __slots__ = (
+        "__weakref__",
+        "dropped",
+        "epoch",
+        "is_guard",
+        "overflow",
+        "pid",
+        "serial",
+        "taker",
+    )
 
-    def __init__(self, *, keeps: bool = True, is_guard: bool = False) -> None:
+    def __init__(self, *, keeps: bool = True, is_guard: bool = False, taker: int = 0) -> None:
         self.is_guard = is_guard
+        self.taker = taker
         self.epoch: int
         self.serial: int
         self.dropped: int
@@ -80,6 +91,11 @@ _overflow = [0]
 def oldest() -> int | None:
     """The serial from which on somebody may ask; None where nobody will."""
     return min((mark.serial for mark in _living_marks()), default=None)
+
+
+def takers() -> set[int]:
+    """The serials of those whose descendants a check may ask for."""
+    return {mark.taker for mark in _living_marks() if mark.taker}
 
 
 def _living_marks() -> list[Mark]:
@@ -140,6 +156,8 @@ def clear() -> None:
 
 
 def _forget() -> None:
+    if not _abandoned and not _reported:
+        return
     first = oldest()
     for store in (_abandoned, _reported):
         for serial in list(store):

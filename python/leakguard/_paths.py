@@ -21,7 +21,7 @@ _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 # The frames from which outward everything only says that a loop is running.
 _LOOP_FRAMES = {
-    "base_events.py": ("run_forever", "run_until_complete"),
+    "base_events.py": ("run_forever",),
     "runners.py": ("run",),
 }
 

@@ -44,12 +44,20 @@ class Scope:
         _entered.discard(self.number)
         if not _entered:
             _parents.clear()
+        elif not any(outer in _entered for outer in _line(self.number)):
+            # Nobody who is still entered contains it.
+            _parents.pop(self.number, None)
 
 
 def contains(outer: int, scope: int) -> bool:
     """Whether a resource of `scope` was created in `outer`, or in a block inside it."""
+    return outer in _line(scope)
+
+
+def _line(scope: int) -> list[int]:
+    """A scope and those it lies in, innermost first."""
+    line = []
     while scope:
-        if scope == outer:
-            return True
+        line.append(scope)
         scope = _parents.get(scope, 0)
-    return False
+    return line

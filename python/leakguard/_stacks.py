@@ -7,6 +7,7 @@ import sys
 from types import (
     AsyncGeneratorType,
     CoroutineType,
+    FrameType,
     FunctionType,
     GeneratorType,
     MethodType,
@@ -17,12 +18,13 @@ from leakguard._paths import is_foreign, runs_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import CodeType, FrameType
+    from types import CodeType
     from typing import Any
 
 Frame = tuple[str, int, str]
 Frames = tuple[Frame, ...]
 
+_ABSENT = object()
 _CODE_ATTRIBUTES = (
     (FunctionType, "__code__"),
     (CoroutineType, "cr_code"),
@@ -51,7 +53,13 @@ def _inside_loop(frames: Frames, inner: int) -> Frames:
         return frames[len(frames) - inner :]
     for place in range(len(frames) - 1, -1, -1):
         if runs_loop(frames[place]):
-            return frames[place + 1 :]
+            inside = frames[place + 1 :]
+            # Runner.run makes the main task before its loop runs. (Inside a loop that is written
+            # in C its frame is the innermost one that says so.)
+            is_made_before = frames[place][2].endswith(".run") and (
+                not inside or inside[0][0].endswith("base_events.py")
+            )
+            return frames if is_made_before else inside
     return frames
 
 
@@ -135,8 +143,9 @@ def _running_part(outermost: FrameType, threads: dict[int, FrameType]) -> Frames
 def _look_into(awaitable: Any) -> tuple[FrameType | None, bool, Any]:
     """(frame, whether it runs now, what it awaits) of one link of an await chain."""
     for prefix, awaited in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
-        frame = getattr(awaitable, f"{prefix}_frame", None)
-        if frame is not None or hasattr(awaitable, f"{prefix}_frame"):
+        frame = getattr(awaitable, f"{prefix}_frame", _ABSENT)
+        # A proxy may answer every name, with anything.
+        if frame is None or isinstance(frame, FrameType):
             running = bool(getattr(awaitable, f"{prefix}_running", False))
             inner = getattr(awaitable, awaited, None)
             # An async generator counts as running while it is suspended inside an asend().

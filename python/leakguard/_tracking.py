@@ -152,11 +152,11 @@ def _hook_asyncio_tasks(tasks: ModuleType) -> None:
         _core.hook_tasks(core_task.Task, pure_task, tasks._current_tasks, core_task)
     if isinstance(pure_task, type):
         own = vars(pure_task)
-        for name, before in (
-            ("__init__", _core.pure_task_born),
-            ("__del__", _core.pure_task_ending),
-        ):
-            _imports.replace(pure_task, name, _core.Hook(own[name], before=before))
+        born, failed = _core.pure_task_born, _core.birth_failed
+        init = _core.Hook(own["__init__"], before=born, failed=failed)
+        _imports.replace(pure_task, "__init__", init)
+        ending = _core.Hook(own["__del__"], before=_core.pure_task_ending)
+        _imports.replace(pure_task, "__del__", ending)
     kinds = tuple(
         kind for kind in (getattr(core_task, "Task", None), pure_task) if isinstance(kind, type)
     )

@@ -72,16 +72,26 @@ class Found:
         return any(resource.kind != "task" or can_move(resource) for resource in self.resources)
 
     def leaks(self) -> list[Leak]:
-        leaks = [
-            resource.leak(why=self.whys.get(resource.serial, "")) for resource in self.resources
-        ]
+        try:
+            leaks = [
+                resource.leak(why=self.whys.get(resource.serial, "")) for resource in self.resources
+            ]
+        finally:
+            self.context.forget_frames()
         return sorted([*self.abandoned, *leaks], key=lambda leak: leak.serial)
 
 
 def look(question: Question) -> Found:
     """One look: everything that is a leak if it stays."""
-    context = _describe.Context()
-    found = Found(context)
+    found = Found(_describe.Context())
+    try:
+        return _look(question, found)
+    finally:
+        found.context.forget_frames()
+
+
+def _look(question: Question, found: Found) -> Found:
+    context = found.context
     _look_at_abandoned(question, found)
     if _core.newest_live() <= question.since:
         return found
@@ -113,42 +123,58 @@ def everything(kinds: Sequence[str]) -> list[Leak]:
     """All that lives, leaks or not."""
     context = _describe.Context()
     leaks = []
-    for record in _core.live(0, mask_of(kinds)):
-        resource = Resource(record, context)
-        if record.kind != THREAD or is_alive(resource):
-            leaks.append(resource.leak())
+    try:
+        for record in _core.live(0, mask_of(kinds)):
+            resource = Resource(record, context)
+            if record.kind != THREAD or is_alive(resource):
+                leaks.append(resource.leak())
+    finally:
+        context.forget_frames()
     return leaks
 
 
 def stranded_tasks(since: int) -> list[Leak]:
     """At shutdown: tasks of loops that run nowhere any more, and that nothing has closed."""
-    return [
-        resource.leak(why=why if why else "its loop does not run any more")
-        for resource, why in _left(since, TASK)
-        if not can_move(resource)
-    ]
+    context = _describe.Context()
+    try:
+        return [
+            resource.leak(why=why if why else "its loop does not run any more")
+            for resource, why in _left(since, TASK, context)
+            if not can_move(resource)
+        ]
+    finally:
+        context.forget_frames()
 
 
 def holding_exit(since: int, joined: threading.Thread | None = None) -> list[Leak]:
     """At shutdown: the threads that Python waits for before it exits. An idle worker of a pool is
-    none: Python stops it."""
-    return [
-        resource.leak(why="it is not a daemon: Python waits for it before it exits")
-        for resource, _ in _left(since, THREAD)
-        if resource.thread is not None
-        and not resource.thread._daemonic
-        and not is_idle(resource)
-        # While callbacks join, Python waits for pools, or for what such a callback joins itself.
-        and (
-            joined is None
-            or resource.thread is joined
-            or _executors.charge_of(resource.object, resource.thread) is not None
-        )
-    ]
+    none: Python stops it.
 
-
-def _left(since: int, kind: int) -> Iterator[tuple[Resource, str]]:
+    joined: the thread that an exit callback joins now: Python waits for that one, or for pools.
+    """
     context = _describe.Context()
+    try:
+        return [
+            resource.leak(why="it is not a daemon: Python waits for it before it exits")
+            for resource, _ in _left(since, THREAD, context)
+            if _is_joined(resource)
+            and (
+                joined is None
+                or resource.thread is joined
+                or _executors.charge_of(resource.object, resource.thread) is not None
+            )
+        ]
+    finally:
+        context.forget_frames()
+
+
+def _is_joined(resource: Resource) -> bool:
+    """Whether Python waits for this thread at exit."""
+    thread = resource.thread
+    return thread is not None and not thread._daemonic and not is_idle(resource)
+
+
+def _left(since: int, kind: int, context: _describe.Context) -> Iterator[tuple[Resource, str]]:
     line = set(_core.line(None))
     for record in _core.live(since, 1 << kind):
         if record.found or record.serial in line or _ledger.is_abandoned(record.serial):
@@ -243,11 +269,17 @@ def _why_pool_thread(resource: Resource, charge: _executors.Charge, since: int) 
 
 def loop_of(task: Any) -> Any:
     """A task's loop; None where it does not say."""
-    get_loop = getattr(task, "get_loop", None)
-    return get_loop() if get_loop is not None else None
+    try:
+        return task.get_loop()
+    except Exception:
+        # A subclass of the program's that has its own idea.
+        return None
 
 
 def can_move(resource: Resource) -> bool:
     """Whether a task could still end by itself: its loop is open and runs in some thread."""
     loop = loop_of(resource.object)
-    return loop is None or (not loop.is_closed() and loop.is_running())
+    try:
+        return loop is None or bool(not loop.is_closed() and loop.is_running())
+    except Exception:
+        return True

@@ -236,6 +236,29 @@ START_TEST(the_bound_holds_until_something_is_evicted)
 }
 END_TEST
 
+START_TEST(many_stacks_without_a_use_ask_for_eviction)
+{
+    lg_depot *depot = new_depot(NULL, BIG);
+    lg_frame frames[2];
+    lg_stack_id id;
+    lg_status status = LG_OK;
+    uint64_t stored = 0;
+    for (; status == LG_OK && stored < 5000; stored++) {
+        lg_stack stack = make_stack(frames, 2, stored);
+        status = lg_depot_intern(depot, &stack, &id);
+        if (status == LG_OK) {
+            lg_depot_drop(depot, id);
+        }
+    }
+    ck_assert_int_eq(status, LG_FULL);
+    ck_assert_uint_lt(stored, 1000);
+    ck_assert_uint_eq(lg_depot_evict(depot, release, NULL), stored - 1);
+    ck_assert_int_eq(released, 2 * (long)(stored - 1));
+    ck_assert_uint_ne(intern(depot, 2, 9999), LG_STACK_EMPTY);
+    lg_depot_free(depot, NULL, NULL);
+}
+END_TEST
+
 START_TEST(a_failed_allocation_changes_nothing)
 {
     for (long fail_at = 1;; fail_at++) {
@@ -336,6 +359,7 @@ main(void)
     tcase_add_test(basics, ten_thousand_stacks_are_all_found_again);
     tcase_add_test(basics, eviction_takes_the_unused_and_leaves_the_used);
     tcase_add_test(basics, the_bound_holds_until_something_is_evicted);
+    tcase_add_test(basics, many_stacks_without_a_use_ask_for_eviction);
     tcase_add_test(basics, a_failed_allocation_changes_nothing);
     tcase_add_test(basics, many_threads_store_drop_and_evict_at_once);
     return run_suite(suite);
