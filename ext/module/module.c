@@ -270,19 +270,67 @@ core_pure_task_ending(PyObject *module, PyObject *args, PyObject *kwargs)
     Py_RETURN_NONE;
 }
 
+/* All live objects of these types (a tuple). Nothing here gives the GIL away: while the list of all
+ * objects exists, a tuple that another thread is still filling has one reference too many, and
+ * growing it would fail there. */
 static PyObject *
-core_adopt_task(PyObject *module, PyObject *task)
+live_instances(PyObject *types)
 {
-    if (!require_installed()) {
-        return NULL;
+    PyObject *collector = PyImport_ImportModule("gc");
+    PyObject *found = collector != NULL ? PyList_New(0) : NULL;
+    PyObject *all = found != NULL ? PyObject_CallMethod(collector, "get_objects", NULL) : NULL;
+    Py_XDECREF(collector);
+    bool failed = all == NULL;
+    for (Py_ssize_t i = 0; !failed && i < PyList_GET_SIZE(all); i++) {
+        PyObject *object = PyList_GET_ITEM(all, i);
+        for (Py_ssize_t j = 0; !failed && j < PyTuple_GET_SIZE(types); j++) {
+            /* By type, not isinstance(): a proxy's __class__ would run the program's code. */
+            if (PyType_IsSubtype(Py_TYPE(object), (PyTypeObject *)PyTuple_GET_ITEM(types, j))) {
+                failed = PyList_Append(found, object) < 0;
+                break;
+            }
+        }
     }
+    Py_XDECREF(all);
+    if (failed) {
+        Py_CLEAR(found);
+    }
+    return found;
+}
+
+static int
+adopt_task(PyObject *module, PyObject *task)
+{
     if (glue->tasks.type != NULL && PyObject_TypeCheck(task, glue->tasks.type)) {
         lg_record record;
         if (lg_registry_find(glue->tracker->registry, task, &record) != LG_OK) {
             glue_adopt(LG_TASK, task);
         }
+        return 0;
     }
-    else if (born_register(state_of(module), LG_TASK, task, true) < 0) {
+    return born_register(state_of(module), LG_TASK, task, true);
+}
+
+static PyObject *
+core_adopt_tasks(PyObject *module, PyObject *types)
+{
+    if (!require_installed()) {
+        return NULL;
+    }
+    if (!PyTuple_Check(types)) {
+        PyErr_SetString(PyExc_TypeError, "adopt_tasks wants a tuple of types");
+        return NULL;
+    }
+    PyObject *tasks = live_instances(types);
+    if (tasks == NULL) {
+        return NULL;
+    }
+    int result = 0;
+    for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(tasks); i++) {
+        result = adopt_task(module, PyList_GET_ITEM(tasks, i));
+    }
+    Py_DECREF(tasks);
+    if (result < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -522,7 +570,7 @@ static PyMethodDef functions[] = {
     {"pure_task_born", WITH_KEYWORDS(core_pure_task_born), METH_VARARGS | METH_KEYWORDS, NULL},
     {"birth_failed", WITH_KEYWORDS(core_birth_failed), METH_VARARGS | METH_KEYWORDS, NULL},
     {"pure_task_ending", WITH_KEYWORDS(core_pure_task_ending), METH_VARARGS | METH_KEYWORDS, NULL},
-    {"adopt_task", core_adopt_task, METH_O, NULL},
+    {"adopt_tasks", core_adopt_tasks, METH_O, "adopt_tasks(types): all live ones"},
     {"adopt_thread", core_adopt_thread, METH_VARARGS, "adopt_thread(thread, ident)"},
     {"adopted", core_adopted, METH_NOARGS, "ident -> ThreadRun"},
     {"end_adopted", core_end_adopted, METH_O, "end_adopted(ident)"},

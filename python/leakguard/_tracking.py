@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 
@@ -21,6 +22,8 @@ DEFAULT_STACK_DEPTH = 64
 _DEPOT_BYTES = 16 * 1024 * 1024
 
 _tracked: set[str] = set()
+# Installing is one step for all threads. By process: a child may have been forked in the midst.
+_locks: dict[int, threading.RLock] = {}
 
 
 def mask_of(kinds: Iterable[str]) -> int:
@@ -59,6 +62,15 @@ def install(
         raise ValueError(f"stack_depth must be 1 to {_core.MAX_STACK_DEPTH}, not {stack_depth}")
     if "t" in getattr(sys, "abiflags", ""):
         raise RuntimeError("leakguard does not support free-threaded builds of CPython yet")
+    with _lock():
+        _install(wanted, stack_depth)
+
+
+def _lock() -> threading.RLock:
+    return _locks.setdefault(os.getpid(), threading.RLock())
+
+
+def _install(wanted: tuple[str, ...], stack_depth: int) -> None:
     fresh = not _core.is_installed()
     if fresh:
         _tracked.clear()
@@ -83,10 +95,11 @@ def uninstall() -> None:
     Without an installation this does nothing. A guard or checkpoint that is left over raises
     RuntimeError at its check.
     """
-    _imports.stop()
-    _tracked.clear()
-    _core.uninstall()
-    _ledger.clear()
+    with _lock():
+        _imports.stop()
+        _tracked.clear()
+        _core.uninstall()
+        _ledger.clear()
 
 
 def is_installed() -> bool:
@@ -144,8 +157,6 @@ def _track_tasks() -> None:
 
 
 def _hook_asyncio_tasks(tasks: ModuleType) -> None:
-    import gc
-
     core_task = sys.modules.get("_asyncio")
     pure_task = getattr(tasks, "_PyTask", None)
     if core_task is not None:
@@ -160,7 +171,4 @@ def _hook_asyncio_tasks(tasks: ModuleType) -> None:
     kinds = tuple(
         kind for kind in (getattr(core_task, "Task", None), pure_task) if isinstance(kind, type)
     )
-    # type(), not isinstance(): a proxy's __class__ would run the program's code.
-    for candidate in gc.get_objects():
-        if issubclass(type(candidate), kinds):
-            _core.adopt_task(candidate)
+    _core.adopt_tasks(kinds)

@@ -329,6 +329,29 @@ def test_guards_in_many_threads_at_once(release):
     assert errors == []
 
 
+def test_many_threads_install_at_once_and_one_installation_results():
+    close = asyncio.Runner.__dict__["close"]
+    ready = threading.Barrier(8)
+
+    def work():
+        ready.wait()
+        leakguard.install()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    names = [leak.name for leak in leakguard.snapshot(kinds="thread")]
+    assert names.count("MainThread") == 1
+    assert asyncio.Runner.__dict__["close"].__wrapped__ is close
+
+
 def test_replaced_methods_can_be_copied_pickled_and_referenced():
     leakguard.install()
     close = asyncio.Runner.__dict__["close"]
