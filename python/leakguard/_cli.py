@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 _USAGE = 2
 
+_EXAMPLES = """\
+examples:
+  python -m leakguard run app.py
+  python -m leakguard doctor
+  LEAKGUARD=1 python app.py
+"""
+
 _RUN_EXAMPLES = """\
 examples:
   python -m leakguard run app.py --port 8000
@@ -54,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m leakguard",
         description="Finds the asyncio tasks and threads that a program leaves behind.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     run = commands.add_parser(
@@ -79,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--report", metavar="FILE", help="append JSON lines to FILE (%%p: process id); else stderr"
     )
-    run.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="run a module")
+    run.add_argument(
+        "-m", dest="module", nargs=argparse.REMAINDER, metavar="MODULE", help="run a module"
+    )
     run.add_argument("program", nargs=argparse.REMAINDER, metavar="SCRIPT", help="run a script")
     commands.add_parser(
         "doctor",

@@ -119,7 +119,9 @@ def _headline(report: Report) -> str:
         listed = f" ({kinds})" if kinds else ""
         return f"leakguard: {total}{_COUNTED_AS_LIVE[report.reason]}{listed}"
     if not report:
-        return f"leakguard: no leaks {_moment(report)}"
+        # A note says what may have been missed: then "no leaks" would be too much.
+        found = "no leaks seen" if report.notes else "no leaks"
+        return f"leakguard: {found} {_moment(report)}"
     waited = duration(report.waited)
     return f"leakguard: {_plural(len(report), 'leak')} {_moment(report)} ({kinds}; waited {waited})"
 

@@ -371,6 +371,32 @@ def test_a_guard_may_be_left_in_another_task():
     assert [leak.function for leak in fixture.guarded.report] == ["sleeper"]
 
 
+def test_a_guard_that_lost_a_record_does_not_say_clean(monkeypatch):
+    from leakguard import _tracking
+
+    monkeypatch.setattr(_tracking, "_DEPOT_BYTES", 0)  # the least: one page
+
+    async def main():
+        leakguard.install()
+        async with leakguard.guard() as guarded:
+            tasks = []
+            for number in range(100):
+                space = {"asyncio": asyncio, "sleeper": sleeper}
+                exec(f"def make_{number}():\n return asyncio.create_task(sleeper())", space)
+                tasks.append(space[f"make_{number}"]())
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        return guarded.report
+
+    report = asyncio.run(main())
+    assert not report
+    (note,) = report.notes
+    assert "dropped" in note
+    assert "note" in report.text()
+    assert not report.text().startswith("leakguard: no leaks since")
+
+
 def test_uninstalling_inside_a_guard_never_says_clean():
     with pytest.raises(RuntimeError, match="uninstalled"):
         with leakguard.guard():

@@ -360,7 +360,7 @@ def test_hidden_leaks_and_notes_close_the_report(app):
     text = text_of(app.task(), notes=["3 records were dropped"], hidden=hidden)
     assert text.splitlines()[-3:] == ["", *closing]
     text = text_of(notes=["3 records were dropped"], hidden=hidden)
-    assert text.splitlines() == ["leakguard: no leaks since the block began", *closing]
+    assert text.splitlines() == ["leakguard: no leaks seen since the block began", *closing]
 
 
 def test_every_entry_is_shown(app):
