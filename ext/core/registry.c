@@ -1,4 +1,4 @@
-/* Records live in chunks and are named by 32-bit slots, so that a record costs 48 bytes and its
+/* Records live in a slab and are named by 32-bit slots, so that a record costs 48 bytes and its
  * place in the index 4. The index keeps neighbouring addresses together (address >> 7): tasks are
  * allocated side by side, and a scattering hash costs a cache miss for each insertion and removal.
  */
@@ -7,13 +7,12 @@
 #include <pthread.h>
 #include <string.h>
 
-#define CHUNK_BITS 10
-#define CHUNK_RECORDS (1u << CHUNK_BITS)
-#define CHUNK_BYTES (CHUNK_RECORDS * sizeof(entry))
-#define NOBODY UINT32_MAX              /* no slot */
+#include "leakguard/slab.h"
+
+#define NOBODY LG_NO_SLOT
 #define MOST_CHILDREN ((1u << 24) - 1) /* beyond, the number sticks: the ghost stays for ever */
 
-enum { FIRST_INDEX = 256, FIRST_CHUNKS = 8, ADDRESS_SHIFT = 7 };
+enum { FIRST_INDEX = 256, ADDRESS_SHIFT = 7 };
 enum { GHOST = 1u << 1, DOOMED = 1u << 2 }; /* beside LG_FOUND */
 
 typedef struct {
@@ -26,38 +25,25 @@ typedef struct {
     lg_stack_id stack;
     uint32_t scope;
     uint32_t creator; /* slot or NOBODY */
-    uint32_t newer;   /* slot of the next live record by birth; of a free entry: the next free */
+    uint32_t newer;   /* slot of the next live record by birth */
     uint32_t older;
     unsigned children : 24;
     unsigned kind : 4;
     unsigned flags : 4;
 } entry;
 
-typedef struct {
-    entry *entries; /* owned; NULL where the chunk is not allocated */
-    uint32_t used;
-    uint32_t free_head; /* slot or NOBODY */
-    uint32_t next;      /* chunks with free entries; of one not allocated: the next such */
-    uint32_t previous;
-} chunk;
-
 struct lg_registry {
     pthread_mutex_t lock; /* guards all that follows */
     lg_allocator allocator;
-    chunk *chunks;
-    uint32_t chunks_room;
-    uint32_t chunks_count; /* how many were ever used */
-    uint32_t open_head;    /* chunks with free entries */
-    uint32_t bare_head;    /* chunks without memory, to be used again */
-    uint32_t spare;        /* a chunk that is wholly free and kept, or NOBODY */
-    uint32_t *index;       /* slot + 1, 0 is empty */
-    uint32_t index_size;   /* a power of two */
+    lg_slab entries;
+    uint32_t *index;     /* slot + 1, 0 is empty */
+    uint32_t index_size; /* a power of two */
     uint32_t live;
     uint32_t oldest;
     uint32_t newest;
     uint64_t last_serial;
     size_t ghosts;
-    size_t bytes;
+    size_t bytes; /* beside the slab's */
     lg_kind_count kinds[LG_KIND_COUNT];
 };
 
@@ -83,7 +69,7 @@ give(lg_registry *registry, void *block, size_t size)
 static entry *
 at(const lg_registry *registry, uint32_t slot)
 {
-    return &registry->chunks[slot >> CHUNK_BITS].entries[slot & (CHUNK_RECORDS - 1)];
+    return lg_slab_at(&registry->entries, slot, sizeof(entry));
 }
 
 lg_status
@@ -96,20 +82,17 @@ lg_registry_new(const lg_allocator *allocator, uint64_t first_serial, lg_registr
     *registry = (lg_registry){
         .allocator = *allocator,
         .bytes = sizeof(*registry),
-        .chunks_room = FIRST_CHUNKS,
-        .open_head = NOBODY,
-        .bare_head = NOBODY,
-        .spare = NOBODY,
         .index_size = FIRST_INDEX,
         .oldest = NOBODY,
         .newest = NOBODY,
         .last_serial = first_serial - 1,
     };
-    registry->chunks = take(registry, FIRST_CHUNKS * sizeof(chunk));
+    bool has_slab = lg_slab_init(&registry->entries, allocator, sizeof(entry));
     registry->index = take(registry, FIRST_INDEX * sizeof(*registry->index));
-    if (registry->chunks == NULL || registry->index == NULL
-        || pthread_mutex_init(&registry->lock, NULL) != 0) {
-        give(registry, registry->chunks, FIRST_CHUNKS * sizeof(chunk));
+    if (!has_slab || registry->index == NULL || pthread_mutex_init(&registry->lock, NULL) != 0) {
+        if (has_slab) {
+            lg_slab_done(&registry->entries);
+        }
         give(registry, registry->index, FIRST_INDEX * sizeof(*registry->index));
         allocator->release(allocator->context, registry, sizeof(*registry));
         return LG_NO_MEMORY;
@@ -119,135 +102,14 @@ lg_registry_new(const lg_allocator *allocator, uint64_t first_serial, lg_registr
     return LG_OK;
 }
 
-/* Chunks. */
-
+/* Gives an entry back, so that no later look takes it for a ghost. */
 static void
-open_push(lg_registry *registry, uint32_t number)
+free_entry(lg_registry *registry, uint32_t slot)
 {
-    chunk *pushed = &registry->chunks[number];
-    pushed->next = registry->open_head;
-    pushed->previous = NOBODY;
-    if (registry->open_head != NOBODY) {
-        registry->chunks[registry->open_head].previous = number;
-    }
-    registry->open_head = number;
-}
-
-static void
-open_remove(lg_registry *registry, uint32_t number)
-{
-    const chunk *removed = &registry->chunks[number];
-    if (removed->previous != NOBODY) {
-        registry->chunks[removed->previous].next = removed->next;
-    }
-    else {
-        registry->open_head = removed->next;
-    }
-    if (removed->next != NOBODY) {
-        registry->chunks[removed->next].previous = removed->previous;
-    }
-}
-
-static bool
-grow_chunks(lg_registry *registry)
-{
-    uint32_t room = registry->chunks_room * 2;
-    chunk *chunks = take(registry, room * sizeof(chunk));
-    if (chunks == NULL) {
-        return false;
-    }
-    memcpy(chunks, registry->chunks, registry->chunks_count * sizeof(chunk));
-    give(registry, registry->chunks, registry->chunks_room * sizeof(chunk));
-    registry->chunks = chunks;
-    registry->chunks_room = room;
-    return true;
-}
-
-/* Makes a chunk of free entries the first open one. */
-static bool
-add_chunk(lg_registry *registry)
-{
-    uint32_t number = registry->bare_head;
-    if (number == NOBODY) {
-        if (registry->chunks_count == registry->chunks_room && !grow_chunks(registry)) {
-            return false;
-        }
-        number = registry->chunks_count;
-    }
-    entry *entries = take(registry, CHUNK_BYTES);
-    if (entries == NULL) {
-        return false;
-    }
-    if (number == registry->bare_head) {
-        registry->bare_head = registry->chunks[number].next;
-    }
-    else {
-        registry->chunks_count++;
-    }
-    uint32_t first = number << CHUNK_BITS;
-    for (uint32_t i = 0; i < CHUNK_RECORDS; i++) {
-        entries[i].serial = 0;
-        entries[i].flags = 0;
-        entries[i].newer = i + 1 < CHUNK_RECORDS ? first + i + 1 : NOBODY;
-    }
-    registry->chunks[number] = (chunk){.entries = entries, .free_head = first};
-    open_push(registry, number);
-    return true;
-}
-
-static uint32_t
-take_slot(lg_registry *registry)
-{
-    if (registry->open_head == NOBODY && !add_chunk(registry)) {
-        return NOBODY;
-    }
-    uint32_t number = registry->open_head;
-    chunk *open = &registry->chunks[number];
-    uint32_t slot = open->free_head;
-    open->free_head = at(registry, slot)->newer;
-    open->used++;
-    if (number == registry->spare) {
-        registry->spare = NOBODY;
-    }
-    if (open->free_head == NOBODY) {
-        open_remove(registry, number);
-    }
-    return slot;
-}
-
-/* One wholly free chunk is kept, so that a number of records that swings around a chunk's border
- * does not allocate each time. */
-static void
-chunk_emptied(lg_registry *registry, uint32_t number)
-{
-    if (registry->spare == NOBODY) {
-        registry->spare = number;
-        return;
-    }
-    chunk *empty = &registry->chunks[number];
-    open_remove(registry, number);
-    give(registry, empty->entries, CHUNK_BYTES);
-    *empty = (chunk){.next = registry->bare_head};
-    registry->bare_head = number;
-}
-
-static void
-free_slot(lg_registry *registry, uint32_t slot)
-{
-    uint32_t number = slot >> CHUNK_BITS;
-    chunk *owner = &registry->chunks[number];
     entry *freed = at(registry, slot);
-    freed->newer = owner->free_head;
     freed->serial = 0;
     freed->flags = 0;
-    if (owner->free_head == NOBODY) {
-        open_push(registry, number);
-    }
-    owner->free_head = slot;
-    owner->used--;
-    if (owner->used == 0) {
-        chunk_emptied(registry, number);
-    }
+    lg_slab_give(&registry->entries, slot);
 }
 
 /* Index. */
@@ -409,7 +271,7 @@ drop_child(lg_registry *registry, uint32_t slot, lg_note **notes)
         }
         uint32_t next = creator->creator;
         registry->ghosts--;
-        free_slot(registry, slot);
+        free_entry(registry, slot);
         slot = next;
     }
 }
@@ -429,7 +291,7 @@ lg_registry_insert(lg_registry *registry, const lg_birth *birth, uint64_t *ret_s
         goto done;
     }
     uint32_t creator = birth->creator == NULL ? NOBODY : find_slot(registry, birth->creator);
-    uint32_t slot = take_slot(registry);
+    uint32_t slot = lg_slab_take(&registry->entries);
     if (slot == NOBODY) {
         status = LG_NO_MEMORY;
         goto done;
@@ -498,7 +360,7 @@ remove_unlocked(lg_registry *registry, uint32_t place, lg_removed *ret_removed)
         return;
     }
     uint32_t creator = removed->creator;
-    free_slot(registry, slot);
+    free_entry(registry, slot);
     drop_child(registry, creator, &ret_removed->notes);
 }
 
@@ -534,8 +396,7 @@ lg_registry_cancel(lg_registry *registry, const void *object, lg_removed *ret_re
 static entry *
 find_ghost(const lg_registry *registry, const lg_removed *removed)
 {
-    uint32_t number = removed->slot >> CHUNK_BITS;
-    if (number >= registry->chunks_count || registry->chunks[number].entries == NULL) {
+    if (!lg_slab_has(&registry->entries, removed->slot)) {
         return NULL;
     }
     entry *ghost = at(registry, removed->slot);
@@ -569,17 +430,19 @@ lg_registry_free(lg_registry *registry)
         return NULL;
     }
     lg_note *notes = NULL;
-    for (uint32_t number = 0; number < registry->chunks_count; number++) {
-        entry *entries = registry->chunks[number].entries;
-        for (uint32_t i = 0; entries != NULL && i < CHUNK_RECORDS; i++) {
-            if ((entries[i].flags & GHOST) != 0 && entries[i].note != NULL) {
-                entries[i].note->next = notes;
-                notes = entries[i].note;
-            }
+    uint32_t slots = registry->entries.count << LG_SLAB_CHUNK_BITS;
+    for (uint32_t slot = 0; registry->ghosts > 0 && slot < slots; slot++) {
+        if (!lg_slab_has(&registry->entries, slot)) {
+            slot |= LG_SLAB_CHUNK_ITEMS - 1;
+            continue;
         }
-        give(registry, entries, CHUNK_BYTES);
+        const entry *found = at(registry, slot);
+        if ((found->flags & GHOST) != 0 && found->note != NULL) {
+            found->note->next = notes;
+            notes = found->note;
+        }
     }
-    give(registry, registry->chunks, registry->chunks_room * sizeof(chunk));
+    lg_slab_done(&registry->entries);
     give(registry, registry->index, registry->index_size * sizeof(*registry->index));
     pthread_mutex_destroy(&registry->lock);
     lg_allocator allocator = registry->allocator;
@@ -674,7 +537,7 @@ lg_registry_get_stats(lg_registry *registry)
     pthread_mutex_lock(&registry->lock);
     memcpy(stats.kinds, registry->kinds, sizeof(stats.kinds));
     stats.ghosts = registry->ghosts;
-    stats.bytes = registry->bytes;
+    stats.bytes = registry->bytes + registry->entries.bytes;
     pthread_mutex_unlock(&registry->lock);
     return stats;
 }
