@@ -171,12 +171,6 @@ glue_release_frame(void *context, lg_frame frame)
     Py_DECREF((PyObject *)frame.code);
 }
 
-size_t
-glue_evict(void)
-{
-    return lg_depot_evict(glue->tracker->depot, glue_release_frame, NULL);
-}
-
 void
 glue_after_fork(void)
 {
@@ -191,7 +185,7 @@ record_birth(const lg_stack *stack, const lg_birth *birth, bool *ret_known)
     lg_status status = lg_tracker_birth(tracker, stack, birth, &serial);
     if (status == LG_FULL) {
         /* Releasing code objects may run Python code, which may uninstall. */
-        glue_evict();
+        lg_depot_evict(tracker->depot, glue_release_frame, NULL);
         if (glue->tracker != tracker) {
             return 0;
         }

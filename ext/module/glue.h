@@ -155,15 +155,11 @@ glue_current_task(PyThreadState *tstate);
 const void *
 glue_current_thread(void);
 
-/* Takes unused stacks out of the depot. */
-size_t
-glue_evict(void);
-
 /* In a forked child, removes what other threads left behind. */
 void
 glue_after_fork(void);
 
-/* Releases one frame of the depot. */
+/* Releases one frame that has left the depot. */
 void
 glue_release_frame(void *context, lg_frame frame);
 
@@ -178,8 +174,6 @@ hook_tasks_is_on(void);
  * code for the former. */
 bool
 task_is_done(PyObject *task);
-uint64_t
-hook_tasks_count(void);
 /* The class whose own methods are safe to call on a task: the hooked one where the task is one of
  * its instances, else the task's class. Borrowed. */
 PyTypeObject *
@@ -232,8 +226,6 @@ born_register(module_state *state, lg_kind kind, PyObject *object, bool found);
 extern PyStructSequence_Desc Record_desc;
 PyObject *
 records_live(module_state *state, uint64_t since, unsigned kinds);
-PyObject *
-records_find(module_state *state, PyObject *object);
 PyObject *
 records_creator(PyObject *object);
 /* The serials of an object and its creators up the line, nearest first; for None those of the

@@ -383,12 +383,6 @@ core_live(PyObject *module, PyObject *args)
 }
 
 static PyObject *
-core_find(PyObject *module, PyObject *object)
-{
-    return require_installed() ? records_find(state_of(module), object) : NULL;
-}
-
-static PyObject *
 core_creator(PyObject *module, PyObject *object)
 {
     (void)module;
@@ -464,14 +458,6 @@ core_now(PyObject *module, PyObject *unused)
     (void)module;
     (void)unused;
     return PyLong_FromLongLong(lg_clock_now());
-}
-
-static PyObject *
-core_evict(PyObject *module, PyObject *unused)
-{
-    (void)module;
-    (void)unused;
-    return require_installed() ? PyLong_FromSize_t(glue_evict()) : NULL;
 }
 
 static PyObject *
@@ -575,7 +561,6 @@ static PyMethodDef functions[] = {
     {"adopted", core_adopted, METH_NOARGS, "ident -> ThreadRun"},
     {"end_adopted", core_end_adopted, METH_O, "end_adopted(ident)"},
     {"live", core_live, METH_VARARGS, "live(since, kinds) -> list of Record, oldest first"},
-    {"find", core_find, METH_O, "find(object) -> Record or None"},
     {"creator", core_creator, METH_O,
      "creator(object) -> (kind, serial, object, name, function, ended) or None"},
     {"line", core_line, METH_O, "line(object or None) -> serials of it and its creators"},
@@ -585,7 +570,6 @@ static PyMethodDef functions[] = {
     {"newest_live", core_newest_live, METH_NOARGS, NULL},
     {"failures", core_failures, METH_NOARGS, NULL},
     {"now", core_now, METH_NOARGS, "nanoseconds, as in Record.born"},
-    {"evict", core_evict, METH_NOARGS, NULL},
     {"thread_info", core_thread_info, METH_O,
      "thread_info(run) -> (function, thread, label, ident, state)"},
     {"function_name", core_function_name, METH_O, "what a callable or coroutine is called"},

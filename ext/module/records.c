@@ -107,16 +107,6 @@ records_live(module_state *state, uint64_t since, unsigned kinds)
 }
 
 PyObject *
-records_find(module_state *state, PyObject *object)
-{
-    lg_record record;
-    if (lg_registry_find(glue->tracker->registry, object, &record) != LG_OK) {
-        Py_RETURN_NONE;
-    }
-    return Record_from(state, &record);
-}
-
-PyObject *
 records_creator(PyObject *object)
 {
     lg_record creator;
@@ -225,15 +215,25 @@ records_stack(uint32_t id)
         PyErr_Format(PyExc_KeyError, "no stack has the id %u", id);
         return NULL;
     }
-    /* Nothing below runs Python code that could evict: only tuples, ints and strings are made. */
-    PyObject *frames = PyTuple_New((Py_ssize_t)stack.count);
-    for (uint32_t i = 0; frames != NULL && i < stack.count; i++) {
-        PyObject *frame = frame_as_tuple(stack.frames[stack.count - 1 - i]);
+    /* A copy that holds its code objects: what is allocated below can collect garbage (3.11), whose
+     * finalisers can evict. */
+    lg_frame copy[LG_MAX_STACK_DEPTH];
+    uint32_t count = stack.count < LG_MAX_STACK_DEPTH ? stack.count : LG_MAX_STACK_DEPTH;
+    for (uint32_t i = 0; i < count; i++) {
+        copy[i] = stack.frames[i];
+        Py_INCREF((PyObject *)copy[i].code);
+    }
+    PyObject *frames = PyTuple_New((Py_ssize_t)count);
+    for (uint32_t i = 0; frames != NULL && i < count; i++) {
+        PyObject *frame = frame_as_tuple(copy[count - 1 - i]);
         if (frame == NULL) {
             Py_CLEAR(frames);
             break;
         }
         PyTuple_SET_ITEM(frames, (Py_ssize_t)i, frame);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        Py_DECREF((PyObject *)copy[i].code);
     }
     if (frames == NULL) {
         return NULL;

@@ -256,6 +256,7 @@ def _begin_cycle(
         _check.refuse_sync(seconds, wanted, "`await assert_stable_async()`")
     cycle = _cycles.get(label)
     if cycle is not None and not cycle.first.is_current:
+        del _cycles[label]  # the next call begins anew
         raise RuntimeError(
             f"leakguard was uninstalled since assert_stable({label!r}) was called first: "
             "it cannot say whether this cycle is clean"
@@ -275,11 +276,6 @@ def _end_cycle(label: str, polling: _GrowthPolling) -> None:
     if report:
         _ledger.report(list(report), cycle)
         raise LeakError(report)
-
-
-def forget_cycles() -> None:
-    """Forget every label."""
-    _cycles.clear()
 
 
 def snapshot(*, kinds: Kinds = None) -> Report:

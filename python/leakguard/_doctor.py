@@ -39,6 +39,9 @@ def doctor(stream: TextIO) -> int:
     say()
     ok &= _say_witness(say)
     _core.witness_stop()
+    failures = _core.failures()
+    ok &= failures == 0
+    say(f"Failures inside hooks: {failures}")
     say()
     say("Built-in rules, each hides what it names and nothing else:")
     for rule in _builtin.RULES:

@@ -134,6 +134,7 @@ class Guard:
                 # Cancelled while waiting: the last look is without waiting, and that goes on.
                 self.report = self._check(0.0)
                 self._act(self.report, interrupted)
+                self._cancel(self.report)
                 raise
             self._act(self.report, error)
             await self._cancel_async(self.report, error)

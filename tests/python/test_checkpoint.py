@@ -76,6 +76,16 @@ def test_a_checkpoint_left_over_after_uninstall_never_says_clean():
         point.leaks()
 
 
+def test_a_cycle_left_over_after_uninstall_says_so_and_begins_anew():
+    leakguard.install()
+    leakguard.assert_stable("left over")
+    leakguard.uninstall()
+    with pytest.raises(RuntimeError, match="left over"):
+        leakguard.assert_stable("left over")
+    leakguard.assert_stable("left over")
+    leakguard.assert_stable("left over")
+
+
 def test_descendants_of_the_checkpoints_taker_only(release):
     async def worker():
         point = leakguard.checkpoint()
