@@ -247,16 +247,14 @@ class _Manager:
         await self._leave()._end_async(error)
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
-        import inspect
-
         _refuse_decoration(function)
         options = self._options
-        if inspect.iscoroutinefunction(function):
+        if _is_async(function):
 
             @functools.wraps(function)
             async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
                 async with _Manager(options):
-                    return await function(*args, **kwargs)
+                    return await function(*args, **kwargs)  # type: ignore[misc]
 
             return call_async  # type: ignore[return-value]
 
@@ -316,12 +314,22 @@ def log(report: Report) -> None:
         )
 
 
+def _is_async(function: object) -> bool:
+    import inspect
+
+    # Of an object the __call__ of its class tells.
+    call = inspect.getattr_static(type(function), "__call__", None)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
 def _refuse_decoration(function: object) -> None:
     import inspect
 
     what = None
     if inspect.isclass(function):
         what = "a class"
+    elif isinstance(function, (staticmethod, classmethod)):
+        what = f"a {type(function).__name__}: put @{type(function).__name__} above it"
     elif inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         what = "a generator function"
     elif not callable(function):

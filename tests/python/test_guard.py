@@ -220,6 +220,19 @@ def test_a_decorated_method_keeps_its_name_and_result():
     assert asyncio.run(Client().later()) == 7
 
 
+def test_an_object_with_an_async_call_is_decorated_as_a_coroutine_function():
+    class Handler:
+        async def __call__(self):
+            Handler.left = asyncio.create_task(sleeper())
+
+    async def main():
+        with pytest.raises(LeakError):
+            await leakguard.guard(grace=0)(Handler())()
+        Handler.left.cancel()
+
+    asyncio.run(main())
+
+
 def test_a_decorated_coroutine_reports_its_thread(release):
     @leakguard.guard(grace=0)
     async def work():
@@ -462,6 +475,6 @@ def test_what_cannot_be_decorated_is_refused():
     async def async_generator():
         yield
 
-    for function in (generator, async_generator, dict, 3):
+    for function in (generator, async_generator, dict, 3, staticmethod(len), classmethod(len)):
         with pytest.raises(TypeError, match="guard"):
             leakguard.guard()(function)
