@@ -1,6 +1,8 @@
 /* Records live in a slab and are named by 32-bit slots, so that a record costs 48 bytes and its
- * place in the index 4. The index keeps neighbouring addresses together (address >> 7): tasks are
- * allocated side by side, and a scattering hash costs a cache miss for each insertion and removal.
+ * place in the index 4. The index scatters blocks of addresses and keeps neighbours together: tasks
+ * are allocated side by side, and where each is scattered it costs a cache miss for each insertion
+ * and removal. Where all are kept together (address >> 7), small objects packed tightly (timers)
+ * make one long run, and each removal walks it.
  */
 #include "leakguard/registry.h"
 
@@ -12,7 +14,7 @@
 #define NOBODY LG_NO_SLOT
 #define MOST_CHILDREN ((1u << 24) - 1) /* beyond, the number sticks: the ghost stays for ever */
 
-enum { FIRST_INDEX = 256, ADDRESS_SHIFT = 7 };
+enum { FIRST_INDEX = 256 };
 enum { GHOST = 1u << 1, DOOMED = 1u << 2 }; /* beside LG_FOUND */
 
 typedef struct {
@@ -114,10 +116,13 @@ free_entry(lg_registry *registry, uint32_t slot)
 
 /* Index. */
 
+/* A block of 512 bytes has 8 places side by side, one for each 64 bytes. */
 static uint32_t
 home(uint32_t size, const void *object)
 {
-    return (uint32_t)((uintptr_t)object >> ADDRESS_SHIFT) & (size - 1);
+    uint64_t address = (uintptr_t)object;
+    uint64_t scattered = (address >> 9) * UINT64_C(0x9E3779B97F4A7C15) >> 32;
+    return (uint32_t)(scattered * (size / 8) >> 32) * 8 + (uint32_t)(address >> 6 & 7);
 }
 
 /* The place of a live object's slot, or index_size where it has none. */
