@@ -335,10 +335,12 @@ make_ghost(lg_registry *registry, uint32_t slot, lg_note **notes)
     ended->flags = (ended->flags | GHOST) & 15u;
     ended->note = NULL;
     registry->ghosts++;
-    /* Link past creators that are ghosts themselves, or a chain of them would grow for ever. */
+    /* Link past creators that are ghosts themselves, or a chain of them would grow for ever; but
+     * not past the thread that this belongs to. */
     uint32_t creator = ended->creator;
     uint32_t further = creator;
-    while (further != NOBODY && (at(registry, further)->flags & GHOST) != 0) {
+    while (further != NOBODY && (at(registry, further)->flags & GHOST) != 0
+           && (at(registry, further)->kind != LG_THREAD || ended->kind == LG_THREAD)) {
         further = at(registry, further)->creator;
     }
     if (further != creator) {

@@ -3,7 +3,8 @@
  * Id 0 is the empty stack. A stored stack never changes and never moves. Each id handed out by
  * lg_depot_intern is one use; a stack without uses stays (the next equal stack finds it) until
  * lg_depot_evict takes it out. Every function may be called from any thread; one internal mutex
- * serialises them, and it is a leaf lock: nothing is called while it is held but `retain`.
+ * serialises them, and it is a leaf lock: nothing is called while it is held but `retain` and the
+ * allocator.
  */
 #ifndef LEAKGUARD_DEPOT_H
 #define LEAKGUARD_DEPOT_H

@@ -7,9 +7,11 @@
  * creator, it stays as a *ghost*: out of the index, the order and every visit, but known by
  * serial, with a note that the binding hangs on it. A ghost goes when the last record that names
  * it goes. A record that becomes a ghost while its own creator is one links past it, so a chain
- * of resources that each create the next and end holds one ghost, not all of them.
+ * of resources that each create the next and end holds one ghost, not all of them. Only a thread
+ * links past a thread: to which thread a record belongs stays known.
  *
- * Every function may be called from any thread; one internal leaf mutex serialises them.
+ * Every function may be called from any thread; one internal mutex serialises them. Under it
+ * are called the allocator and the visits only.
  */
 #ifndef LEAKGUARD_REGISTRY_H
 #define LEAKGUARD_REGISTRY_H
@@ -89,8 +91,8 @@ lg_registry_free(lg_registry *registry);
 lg_status
 lg_registry_insert(lg_registry *registry, const lg_birth *birth, uint64_t *ret_serial);
 
-/* LG_NOT_FOUND where the object has no live record. Allocates nothing and cannot fail otherwise.
- * Counts the record as ended. */
+/* LG_NOT_FOUND where the object has no live record; cannot fail otherwise: the index may move into
+ * a smaller block, and stays where it is if there is none. Counts the record as ended. */
 lg_status
 lg_registry_remove(lg_registry *registry, const void *object, lg_removed *ret_removed);
 
