@@ -14,6 +14,9 @@ counted_allocate(void *context, size_t size)
     if (block != NULL) {
         counts->blocks++;
         counts->bytes += size;
+        if (counts->bytes > counts->peak) {
+            counts->peak = counts->bytes;
+        }
     }
     return block;
 }

@@ -12,6 +12,7 @@ typedef struct {
     long fail_at; /* the number of the call that fails; 0: none */
     long blocks;  /* given out and not taken back */
     size_t bytes; /* likewise */
+    size_t peak;  /* the most that `bytes` ever was */
 } counting;
 
 lg_allocator

@@ -259,6 +259,26 @@ START_TEST(many_stacks_without_a_use_ask_for_eviction)
 }
 END_TEST
 
+START_TEST(no_bound_is_exceeded_even_while_tables_grow)
+{
+    for (size_t bound = 4096; bound < 40000; bound += 333) {
+        counting counts = {0};
+        lg_depot *depot = new_depot(&counts, bound);
+        lg_status status = LG_OK;
+        for (uint64_t i = 0; status == LG_OK; i++) {
+            lg_frame frames[2];
+            lg_stack stack = make_stack(frames, 1 + (uint32_t)(i % 2), i);
+            lg_stack_id id;
+            status = lg_depot_intern(depot, &stack, &id);
+        }
+        ck_assert_int_eq(status, LG_FULL);
+        ck_assert_uint_le(counts.peak, bound);
+        lg_depot_free(depot, NULL, NULL);
+        ck_assert_int_eq(counts.blocks, 0);
+    }
+}
+END_TEST
+
 START_TEST(a_failed_allocation_changes_nothing)
 {
     for (long fail_at = 1;; fail_at++) {
@@ -360,6 +380,7 @@ main(void)
     tcase_add_test(basics, eviction_takes_the_unused_and_leaves_the_used);
     tcase_add_test(basics, the_bound_holds_until_something_is_evicted);
     tcase_add_test(basics, many_stacks_without_a_use_ask_for_eviction);
+    tcase_add_test(basics, no_bound_is_exceeded_even_while_tables_grow);
     tcase_add_test(basics, a_failed_allocation_changes_nothing);
     tcase_add_test(basics, many_threads_store_drop_and_evict_at_once);
     return run_suite(suite);

@@ -309,6 +309,78 @@ START_TEST(a_creator_that_ended_stays_known_with_its_note)
 }
 END_TEST
 
+START_TEST(linking_past_a_ghost_counts_with_the_next_creator)
+{
+    lg_registry *registry = new_registry(NULL);
+    insert(registry, LG_TASK, 1, NULL);
+    insert(registry, LG_TASK, 2, address(1));
+    insert(registry, LG_TASK, 3, address(2));
+    insert(registry, LG_TASK, 4, address(3));
+    take_out(registry, 2);
+    take_out(registry, 3); /* links past 2, which goes: 1 is its creator now */
+    lg_record record;
+    const lg_note *note;
+    ck_assert_int_eq(lg_registry_find(registry, address(1), &record), LG_OK);
+    ck_assert_uint_eq(record.children, 1);
+    ck_assert_int_eq(lg_registry_find_creator(registry, address(4), &record, &note), LG_OK);
+    ck_assert_uint_eq(record.serial, 3);
+    ck_assert_uint_eq(record.creator, 1);
+    ck_assert_uint_eq(lg_registry_get_stats(registry).ghosts, 1);
+    ck_assert(take_out(registry, 1).is_creator);
+    take_out(registry, 4);
+    ck_assert_uint_eq(lg_registry_get_stats(registry).ghosts, 0);
+    lg_registry_free(registry);
+}
+END_TEST
+
+START_TEST(a_creator_that_lives_has_no_note)
+{
+    lg_registry *registry = new_registry(NULL);
+    insert(registry, LG_TASK, 1, NULL);
+    insert(registry, LG_TASK, 2, address(1));
+    lg_record creator;
+    lg_note other;
+    const lg_note *note = &other;
+    ck_assert_int_eq(lg_registry_find_creator(registry, address(2), &creator, &note), LG_OK);
+    ck_assert_ptr_eq(creator.object, address(1));
+    ck_assert_ptr_null(note);
+    lg_registry_free(registry);
+}
+END_TEST
+
+START_TEST(a_note_comes_too_late_for_a_ghost_that_has_gone)
+{
+    lg_registry *registry = new_registry(NULL);
+    lg_note note;
+    insert(registry, LG_TASK, 1, NULL);
+    insert(registry, LG_TASK, 2, address(1));
+    lg_removed late = take_out(registry, 1);
+    take_out(registry, 2);
+    /* Another ghost in the same slot is not the one that was meant. */
+    lg_removed again = {.slot = late.slot + 1};
+    for (size_t i = 10; again.slot != late.slot && i < 20; i += 2) {
+        insert(registry, LG_TASK, i, NULL);
+        insert(registry, LG_TASK, i + 1, address(i));
+        again = take_out(registry, i);
+    }
+    ck_assert_uint_eq(again.slot, late.slot);
+    ck_assert_int_eq(lg_registry_annotate(registry, &late, &note), LG_NOT_FOUND);
+    /* Nor is there one where the memory of its slot has gone back. */
+    for (size_t i = 100; i < 4100; i++) {
+        insert(registry, LG_TASK, i, NULL);
+    }
+    insert(registry, LG_TASK, 5000, NULL);
+    insert(registry, LG_TASK, 5001, address(5000));
+    late = take_out(registry, 5000);
+    for (size_t i = 100; i < 4100; i++) {
+        take_out(registry, i);
+    }
+    take_out(registry, 5001);
+    ck_assert_int_eq(lg_registry_annotate(registry, &late, &note), LG_NOT_FOUND);
+    lg_registry_free(registry);
+}
+END_TEST
+
 START_TEST(the_address_of_a_ghost_may_serve_another_object)
 {
     lg_registry *registry = new_registry(NULL);
@@ -332,7 +404,7 @@ START_TEST(a_chain_of_resources_that_replace_each_other_holds_one_ghost)
     lg_registry *registry = new_registry(&counts);
     insert(registry, LG_TASK, 0, NULL);
     size_t bytes = lg_registry_get_stats(registry).bytes;
-    for (size_t i = 1; i <= 100000; i++) {
+    for (size_t i = 1; i <= 1000000; i++) {
         insert(registry, LG_TASK, i, address(i - 1));
         lg_removed removed = take_out(registry, i - 1);
         if (!removed.is_creator || lg_registry_get_stats(registry).ghosts > 2) {
@@ -381,6 +453,17 @@ START_TEST(memory_comes_back_and_a_warm_registry_allocates_nothing)
         /* One chunk is kept. */
         ck_assert_uint_le(counts.bytes, empty + 1024 * 48 + 1024);
         ck_assert_uint_eq(lg_registry_get_stats(registry).bytes, counts.bytes);
+    }
+    /* Chunks that come and go are known by the same numbers: no directory grows. */
+    size_t settled = counts.bytes;
+    for (int round = 0; round < 40; round++) {
+        for (size_t i = 0; i < 4000; i++) {
+            insert(registry, LG_TASK, i, NULL);
+        }
+        for (size_t i = 0; i < 4000; i++) {
+            take_out(registry, i);
+        }
+        ck_assert_uint_eq(counts.bytes, settled);
     }
     insert(registry, LG_TASK, 1, NULL);
     take_out(registry, 1);
@@ -546,6 +629,72 @@ START_TEST(a_forked_child_keeps_the_forking_threads_records_only)
 }
 END_TEST
 
+START_TEST(what_belonged_to_an_ended_thread_goes_whichever_ended_first)
+{
+    for (size_t first = 2; first <= 3; first++) {
+        lg_registry *registry = new_registry(NULL);
+        insert(registry, LG_THREAD, 1, NULL);
+        insert(registry, LG_THREAD, 2, address(1));
+        insert(registry, LG_TASK, 3, address(2));
+        insert(registry, LG_TASK, 4, address(3));
+        take_out(registry, first);
+        take_out(registry, 5 - first);
+        size_t gone = 0;
+        lg_registry_keep_thread(registry, address(1), 4, count_removed, &gone);
+        ck_assert_uint_eq(gone, 1);
+        ck_assert_uint_eq(lg_registry_newest_live(registry), 1);
+        ck_assert_uint_eq(lg_registry_get_stats(registry).ghosts, 0);
+        lg_registry_free(registry);
+    }
+}
+END_TEST
+
+START_TEST(threads_and_tasks_that_replace_each_other_hold_few_ghosts)
+{
+    lg_registry *registry = new_registry(NULL);
+    insert(registry, LG_THREAD, 0, NULL);
+    for (size_t i = 1; i <= 10000; i++) {
+        insert(registry, i % 3 == 0 ? LG_THREAD : LG_TASK, i, address(i - 1));
+        take_out(registry, i - 1);
+        size_t ghosts = lg_registry_get_stats(registry).ghosts;
+        if (ghosts > 3) {
+            ck_abort_msg("at %zu: %zu ghosts", i, ghosts);
+        }
+    }
+    lg_registry_free(registry);
+}
+END_TEST
+
+START_TEST(a_forked_child_gets_the_notes_of_the_ghosts_that_went)
+{
+    lg_registry *registry = new_registry(NULL);
+    insert(registry, LG_THREAD, 1, NULL);
+    insert(registry, LG_THREAD, 2, NULL);
+    lg_note notes[2];
+    for (size_t i = 0; i < 2; i++) {
+        insert(registry, LG_TASK, 10 + i, address(2));
+        insert(registry, LG_TASK, 20 + i, address(10 + i));
+        lg_removed removed = take_out(registry, 10 + i);
+        ck_assert_int_eq(lg_registry_annotate(registry, &removed, &notes[i]), LG_OK);
+    }
+    take_out(registry, 1); /* the oldest: the order begins with another now */
+    size_t gone = 0;
+    lg_note *handed = lg_registry_keep_thread(registry, NULL, 6, count_removed, &gone);
+    ck_assert_uint_eq(gone, 3);
+    size_t count = 0;
+    for (; handed != NULL; handed = handed->next) {
+        ck_assert(handed >= notes && handed < notes + 2);
+        count++;
+    }
+    ck_assert_uint_eq(count, 2);
+    lg_registry_stats stats = lg_registry_get_stats(registry);
+    ck_assert_uint_eq(stats.kinds[LG_TASK].ended, 4);
+    ck_assert_uint_eq(stats.kinds[LG_THREAD].ended, 2);
+    ck_assert_uint_eq(stats.ghosts, 0);
+    lg_registry_free(registry);
+}
+END_TEST
+
 START_TEST(a_child_of_an_unknown_thread_keeps_only_what_no_thread_owns)
 {
     lg_registry *registry = new_registry(NULL);
@@ -631,6 +780,9 @@ main(void)
     tcase_add_test(all, looking_at_what_was_born_since_touches_nothing_older);
     tcase_add_test(all, a_creator_is_known_by_serial_and_hands_on_its_scope);
     tcase_add_test(all, a_creator_that_ended_stays_known_with_its_note);
+    tcase_add_test(all, linking_past_a_ghost_counts_with_the_next_creator);
+    tcase_add_test(all, a_creator_that_lives_has_no_note);
+    tcase_add_test(all, a_note_comes_too_late_for_a_ghost_that_has_gone);
     tcase_add_test(all, the_address_of_a_ghost_may_serve_another_object);
     tcase_add_test(all, a_chain_of_resources_that_replace_each_other_holds_one_ghost);
     tcase_add_test(all, freeing_the_registry_hands_back_every_note);
@@ -639,6 +791,9 @@ main(void)
     tcase_add_test(all, a_failed_allocation_changes_nothing);
     tcase_add_test(all, the_index_agrees_with_a_naive_model);
     tcase_add_test(all, a_forked_child_keeps_the_forking_threads_records_only);
+    tcase_add_test(all, what_belonged_to_an_ended_thread_goes_whichever_ended_first);
+    tcase_add_test(all, threads_and_tasks_that_replace_each_other_hold_few_ghosts);
+    tcase_add_test(all, a_forked_child_gets_the_notes_of_the_ghosts_that_went);
     tcase_add_test(all, a_child_of_an_unknown_thread_keeps_only_what_no_thread_owns);
     tcase_add_test(all, many_threads_insert_visit_and_remove_at_once);
     return run_suite(suite);
