@@ -8,7 +8,6 @@ import os
 import pickle
 import platform
 import socket
-import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -385,14 +384,11 @@ def test_the_import_and_a_clean_report_bring_in_nothing_dear(run):
     assert loaded <= {"__future__"}
 
 
-@pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer takes the time")
-def test_a_hundred_thousand_leaks_are_told_in_a_second():
+def test_a_hundred_thousand_leaks_from_ten_sites_are_ten_entries():
     stacks = [tuple((f"/srv/{n}.py", n + depth, "f") for depth in range(30)) for n in range(10)]
-    began = time.process_time()
     leaks = [
         leak(serial=n, creation=stacks[n % 10], current=stacks[n % 10], site=stacks[n % 10][-1])
         for n in range(100_000)
     ]
     text = report(*leaks).text()
-    assert time.process_time() - began < 3  # 0.5 s on the machine it was written on
     assert text.count("10000 alive") == 10
