@@ -313,7 +313,7 @@ lg_registry_insert(lg_registry *registry, const lg_birth *birth, uint64_t *ret_s
     };
     if (creator != NOBODY) {
         add_child(registry, creator);
-        if (birth->scope == 0) {
+        if (birth->scope < at(registry, creator)->scope) {
             at(registry, slot)->scope = at(registry, creator)->scope;
         }
     }

@@ -38,7 +38,8 @@ typedef struct {
     const void *creator; /* key of the creator's live record; NULL or unknown: no creator */
     int64_t born;        /* lg_clock_now() */
     lg_stack_id stack;   /* the registry only keeps it; its use is the caller's business */
-    uint32_t scope;      /* 0: the creator's scope, else none */
+    uint32_t scope;      /* what the code says, or 0. The creator's counts where that is newer (a
+                            larger number): the code may run in a context from before. */
     lg_kind kind;
     unsigned flags;
 } lg_birth;

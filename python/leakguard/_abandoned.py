@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from leakguard._report import Leak
 
 _listeners: list[Callable[[list[Leak]], None]] = []
+_closing: list[Callable[[Any], None]] = []
 
 
 def hook() -> None:
@@ -26,6 +27,18 @@ def listen(listener: Callable[[list[Leak]], None]) -> None:
     """Have `listener` called with the tasks that are abandoned at one of these moments."""
     if listener not in _listeners:
         _listeners.append(listener)
+
+
+def before_close(action: Callable[[Any], None]) -> None:
+    """Have `action` called with each loop that is about to be closed, before its tasks are looked
+    at; it may still run the loop."""
+    _closing.append(action)
+
+
+def no_longer_before_close(action: Callable[[Any], None]) -> None:
+    """Takes back `before_close`."""
+    if action in _closing:
+        _closing.remove(action)
 
 
 def _hook_runners(module: ModuleType) -> None:
@@ -58,8 +71,12 @@ def _before_loop_close(loop: Any) -> None:
 
 def _abandon(loop: Any, why: str, *, cancelled: bool) -> None:
     """Take down what lives on `loop`; tasks that somebody had cancelled only where `cancelled`."""
+    if not _core.is_installed():
+        return
+    for action in tuple(_closing):
+        action(loop)
     first = _ledger.oldest()
-    if not _core.is_installed() or (first is None and not _listeners):
+    if first is None and not _listeners:
         return
     context = _describe.Context()
     line = set(_core.line(None))

@@ -29,7 +29,8 @@ class Polling:
         self._start = time.monotonic()
         self._deadline = self._start + grace
         self._pause = _FIRST_PAUSE
-        self.found: Found = _verdict.look(question)
+        self.found: Found
+        self.look()
 
     @property
     def waited(self) -> float:
@@ -46,6 +47,10 @@ class Polling:
 
     def look(self) -> None:
         self.found = _verdict.look(self._question)
+        self._narrow(self.found)
+
+    def _narrow(self, found: Found) -> None:
+        """For a check that is about a part only: takes out of what was found what is not."""
 
     def run(self) -> None:
         """Look until clean or the grace is over, in this thread."""

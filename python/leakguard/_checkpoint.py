@@ -174,11 +174,6 @@ class _GrowthPolling(_check.Polling):
         self._before = before
         self.counts: Counter[Site] = Counter()
         super().__init__(question, grace)
-        self._narrow(self.found)
-
-    def look(self) -> None:
-        super().look()
-        self._narrow(self.found)
 
     def _narrow(self, found: Found) -> None:
         """Keep of what was found the newest of each site that has more than before.

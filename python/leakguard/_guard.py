@@ -31,13 +31,20 @@ if TYPE_CHECKING:
 ACTIONS = ("raise", "warn", "log", "cancel")
 
 
-class _Options:
+class Options:
     """What a guard was asked for, checked."""
 
     __slots__ = ("action", "grace", "kinds", "label", "rules", "scoped")
 
     def __init__(
-        self, action: Any, grace: Any, kinds: Any, scope: Any, ignore: Any, label: Any
+        self,
+        *,
+        action: Any = "raise",
+        grace: Any = 1.0,
+        kinds: Any = None,
+        scope: Any = "process",
+        ignore: Any = (),
+        label: Any = None,
     ) -> None:
         if not callable(action) and action not in ACTIONS:
             allowed = ", ".join(f'"{name}"' for name in ACTIONS)
@@ -58,10 +65,13 @@ class Guard:
     `report` is None inside the block, a Report afterwards.
     """
 
-    def __init__(self, options: _Options) -> None:
+    def __init__(self, options: Options, scope: Scope | None = None) -> None:
+        """scope: the block's, not entered yet; None for one of its own where it needs one."""
         self._options = options
         _tracking.ensure(options.kinds)
-        self._scope = Scope() if options.scoped else None
+        self._scope = Scope() if scope is None and options.scoped else scope
+        if self._scope is not None:
+            self._scope.enter()
         self._mark = _ledger.Mark(is_guard=True)
         self._where = _here()
         self.label: str | None = options.label
@@ -204,7 +214,7 @@ class _Manager:
     """What guard() gives: enters blocks and decorates functions. Holds no state of a run beyond
     the blocks that are open, so it may be entered again, and by several tasks at once."""
 
-    def __init__(self, options: _Options) -> None:
+    def __init__(self, options: Options) -> None:
         self._options = options
         self._open: list[Guard] = []
 
@@ -293,7 +303,10 @@ def guard(
     """
     if unexpected:
         raise TypeError("guard takes keyword arguments only: use @guard() with brackets")
-    return _Manager(_Options(action, grace, kinds, scope, ignore, label))
+    options = Options(
+        action=action, grace=grace, kinds=kinds, scope=scope, ignore=ignore, label=label
+    )
+    return _Manager(options)
 
 
 def log(report: Report) -> None:

@@ -289,7 +289,7 @@ class Report(Sequence["Leak"]):
         notes: Iterable[str] = (),
         hidden: Iterable[Hidden] = (),
     ) -> None:
-        """reason: checkpoint, block, loop end, shutdown, snapshot, stable or terminated.
+        """reason: block, checkpoint, fixture, loop end, shutdown, snapshot, stable, terminated, test.
         waited: seconds; notes: sentences; hidden: (rule, reason, how many it hid)."""
         self._leaks = tuple(leaks)
         self._reason = reason

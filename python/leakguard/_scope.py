@@ -1,7 +1,8 @@
 """Scopes: which block a resource was created in, for scope="descendants".
 
-A block sets a context variable; the core reads it at each creation, and what a thread or a task
-creates where it is not set inherits its creator's scope.
+A block sets a context variable, which the core reads at each creation. Code may also run in a
+context from before (a runner's, a callback's) or in an empty one (a thread's): so the scope of the
+creator counts where that is newer.
 """
 
 from __future__ import annotations
@@ -14,44 +15,88 @@ from leakguard import _core
 _variable: contextvars.ContextVar[int] = contextvars.ContextVar("leakguard_scope")
 _numbers = itertools.count(1)
 _parents: dict[int, int] = {}
-_entered: set[int] = set()
+_open: set[int] = set()
 
 
 class Scope:
-    """One entered block."""
+    """One block. What is created while it is entered, directly or not, belongs to it."""
 
-    __slots__ = ("_token", "number")
+    __slots__ = ("_epoch", "_inner", "_token", "number")
 
-    def __init__(self) -> None:
+    def __init__(self, *, apart: bool = False) -> None:
+        """apart: this block is inside no other, whatever block the code here is in."""
         _core.set_scope_variable(_variable)
         self.number = next(_numbers)
-        _parents[self.number] = _variable.get(0)
-        self._token = _variable.set(self.number)
-        _entered.add(self.number)
+        _parents[self.number] = 0 if apart else _variable.get(0)
+        _open.add(self.number)
+        self._inner = self.number
+        self._token: contextvars.Token[int] | None = None
+        self._epoch = _core.mark()[0]
         _core.count_scopes(1)
 
+    def enter(self) -> None:
+        """From here on, code in this context is the block's."""
+        self._token = _variable.set(self._inner)
+
+    def renew(self) -> None:
+        """Leave and enter anew, as newer than blocks that began meanwhile and go on."""
+        self.leave()
+        self._inner = next(_numbers)
+        _parents[self._inner] = self.number
+        self.enter()
+
+    def enter_in(self, context: contextvars.Context) -> None:
+        """For good, for code that runs in this context."""
+        context.run(_variable.set, self._inner)
+
     def leave(self) -> None:
-        """End the block; also in another context than the one it was entered in."""
-        try:
-            _variable.reset(self._token)
-        except ValueError:
-            pass
-        if _core.is_installed():
-            _core.count_scopes(-1)
+        """No longer; also in another context than the one it was entered in."""
+        token, self._token = self._token, None
+        _reset(token)
+
+    def run(self) -> _Running:
+        """For `with`: the code inside is the block's, in any context, several at once."""
+        return _Running(self._inner)
 
     def close(self) -> None:
         """The block's check is done: nobody asks what it contains any more."""
-        _entered.discard(self.number)
-        if not _entered:
-            _parents.clear()
-        elif not any(outer in _entered for outer in _line(self.number)):
-            # Nobody who is still entered contains it.
-            _parents.pop(self.number, None)
+        if _core.is_installed() and _core.mark()[0] == self._epoch:
+            _core.count_scopes(-1)
+        _open.discard(self.number)
+        if not _is_asked_for(self.number):
+            for number in [it for it in list(_parents) if not _is_asked_for(it)]:
+                _parents.pop(number, None)
+
+
+class _Running:
+    __slots__ = ("_number", "_token")
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __enter__(self) -> None:
+        self._token = _variable.set(self._number)
+
+    def __exit__(self, *_: object) -> None:
+        _reset(self._token)
+
+
+def _reset(token: contextvars.Token[int] | None) -> None:
+    try:
+        if token is not None:
+            _variable.reset(token)
+    except ValueError:
+        pass  # this is another context
 
 
 def contains(outer: int, scope: int) -> bool:
     """Whether a resource of `scope` was created in `outer`, or in a block inside it."""
     return outer in _line(scope)
+
+
+def _is_asked_for(scope: int) -> bool:
+    """Whether a block that is still open contains it."""
+    return any(outer in _open for outer in _line(scope))
 
 
 def _line(scope: int) -> list[int]:

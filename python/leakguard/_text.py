@@ -131,6 +131,8 @@ def _moment(report: Report) -> str:
     shown = printable(repr(label))
     if reason == "stable":
         return f"since the call of assert_stable({shown}) before"
+    if reason in ("test", "fixture"):
+        return f"in {reason} {printable(label or '')}"
     if label is not None and reason not in ("loop end", "shutdown"):
         return f"since checkpoint {shown}"
     return _MOMENTS.get(reason) or f"at {printable(reason)}"

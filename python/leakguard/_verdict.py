@@ -25,6 +25,7 @@ class Question:
         "asker",
         "found",
         "kinds",
+        "outside",
         "pools_since",
         "rules",
         "scope",
@@ -38,6 +39,7 @@ class Question:
         kinds: Sequence[str],
         rules: Sequence[IgnoreRule] = (),
         scope: int = 0,
+        outside: Sequence[int] = (),
         ancestor: int = 0,
         asker: object = None,
         pools_since: int | None = None,
@@ -50,6 +52,7 @@ class Question:
         self.rules = tuple(rules)
         # Both 0: the whole process. Else only what was created in this block, or by this one.
         self.scope = scope
+        self.outside = tuple(outside)  # nor what was created in one of these blocks
         self.ancestor = ancestor
         self.asker = asker  # None: a look that is not put off by what others have reported
 
@@ -195,16 +198,22 @@ def is_idle(resource: Resource) -> bool:
 
 def in_scope(question: Question, scope: int, resource: object) -> bool:
     """Whether what a question asks for includes this."""
-    if question.scope and not _scope.contains(question.scope, scope):
+    if not _is_in_blocks(question, scope):
         return False
     return not question.ancestor or question.ancestor in _core.line(resource)
+
+
+def _is_in_blocks(question: Question, scope: int) -> bool:
+    if question.scope and not _scope.contains(question.scope, scope):
+        return False
+    return not any(_scope.contains(outer, scope) for outer in question.outside)
 
 
 def _look_at_abandoned(question: Question, found: Found) -> None:
     if "task" not in question.kinds:
         return
     for entry in _ledger.since(question.since):
-        if question.scope and not _scope.contains(question.scope, entry.scope):
+        if not _is_in_blocks(question, entry.scope):
             continue
         if question.ancestor and question.ancestor not in entry.line:
             continue

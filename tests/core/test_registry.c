@@ -244,23 +244,27 @@ START_TEST(looking_at_what_was_born_since_touches_nothing_older)
 }
 END_TEST
 
-START_TEST(a_creator_is_known_by_serial_and_hands_on_its_scope)
+START_TEST(a_creator_is_known_by_serial_and_hands_on_a_newer_scope)
 {
     lg_registry *registry = new_registry(NULL);
     lg_birth parent = {.object = address(1), .scope = 9, .kind = LG_THREAD};
     uint64_t serial;
     ck_assert_int_eq(lg_registry_insert(registry, &parent, &serial), LG_OK);
     insert(registry, LG_TASK, 2, address(1));
-    lg_birth own = {.object = address(3), .creator = address(2), .scope = 4, .kind = LG_TASK};
+    lg_birth own = {.object = address(3), .creator = address(2), .scope = 12, .kind = LG_TASK};
+    lg_birth late = {.object = address(5), .creator = address(2), .scope = 4, .kind = LG_TASK};
     uint64_t ignored;
     ck_assert_int_eq(lg_registry_insert(registry, &own, &ignored), LG_OK);
+    ck_assert_int_eq(lg_registry_insert(registry, &late, &ignored), LG_OK);
     lg_record record;
     ck_assert_int_eq(lg_registry_find(registry, address(2), &record), LG_OK);
     ck_assert_uint_eq(record.creator, serial);
     ck_assert_uint_eq(record.scope, 9);
     ck_assert_uint_eq(record.children, 1);
     ck_assert_int_eq(lg_registry_find(registry, address(3), &record), LG_OK);
-    ck_assert_uint_eq(record.scope, 4);
+    ck_assert_uint_eq(record.scope, 12);
+    ck_assert_int_eq(lg_registry_find(registry, address(5), &record), LG_OK);
+    ck_assert_uint_eq(record.scope, 9);
     /* An unknown creator is none. */
     insert(registry, LG_TASK, 4, address(99));
     ck_assert_int_eq(lg_registry_find(registry, address(4), &record), LG_OK);
@@ -778,7 +782,7 @@ main(void)
     tcase_add_test(all, counters_are_exact_by_kind);
     tcase_add_test(all, born_since_gives_the_newest_first_and_only_what_lives);
     tcase_add_test(all, looking_at_what_was_born_since_touches_nothing_older);
-    tcase_add_test(all, a_creator_is_known_by_serial_and_hands_on_its_scope);
+    tcase_add_test(all, a_creator_is_known_by_serial_and_hands_on_a_newer_scope);
     tcase_add_test(all, a_creator_that_ended_stays_known_with_its_note);
     tcase_add_test(all, linking_past_a_ghost_counts_with_the_next_creator);
     tcase_add_test(all, a_creator_that_lives_has_no_note);

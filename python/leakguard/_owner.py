@@ -1,0 +1,222 @@
+"""To whom a resource belongs in a test run: to a test, or to a fixture that outlives tests.
+
+An owner is a block whose code comes in pieces: set-up, call and teardown, each perhaps in a task of
+its own. Every piece runs in the owner's scope, so what it creates, directly or not, is the owner's.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+import types
+
+from leakguard import _check, _ledger, _tracking
+from leakguard._guard import Guard
+from leakguard._report import Report
+from leakguard._scope import Scope
+from leakguard._verdict import Question, loop_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterable
+    from typing import Any
+
+    from leakguard._guard import Options
+    from leakguard._report import Leak
+    from leakguard._verdict import Found
+
+
+class Owner(Guard):
+    """A test (with its function-scoped fixtures), or a wider fixture.
+
+    Made and ended in the thread that runs the tests. It is entered when made.
+    """
+
+    def __init__(self, options: Options, reason: str, label: str) -> None:
+        """reason: "test" or "fixture"; label: its name in reports."""
+        _tracking.ensure(options.kinds)
+        # A fixture that is set up for a test is not inside of that test.
+        scope = Scope(apart=reason == "fixture")
+        super().__init__(options, scope)
+        self.own = scope
+        self.reason = reason
+        self.options = options
+        self.label = label
+        if reason == "test" and options.label is not None:
+            self.label = options.label
+        self.name = label
+        self._thread = threading.get_ident()
+        self._loops: list[Any] = []
+        self._left: list[Leak] = []  # found in a loop before that was closed
+        self._waited = 0.0
+        self._outside: Callable[[], Iterable[int]] = tuple
+
+    def leave_out(self, others: Callable[[], Iterable[int]]) -> None:
+        """With scope="process": the scopes of wider fixtures, which answer for themselves."""
+        self._outside = others
+
+    def _question(self) -> Question:
+        whole = self.reason == "test" and not self._options.scoped
+        return Question(
+            since=self._mark.serial,
+            kinds=self._options.kinds,
+            rules=self._options.rules,
+            scope=0 if whole else self.own.number,
+            outside=self._outside() if whole else (),
+            asker=self,
+        )
+
+    def pause(self) -> None:
+        """Other code runs now, in this context."""
+        self.own.leave()
+
+    def go_on(self) -> None:
+        """The owner's own code again."""
+        self.own.enter()
+
+    def drop(self) -> None:
+        """End without a look."""
+        self.own.leave()
+        self._close()
+
+    def note_loop(self) -> None:
+        """The loop that runs here is not this code's own: whoever runs it closes it."""
+        loop = _check.running_loop()
+        if loop is not None and not any(known is loop for known in self._loops):
+            self._loops.append(loop)
+
+    def uses(self, loop: Any) -> bool:
+        """Whether this is a loop that `note_loop` noted."""
+        return any(known is loop for known in self._loops)
+
+    def check_loop(self, loop: Any) -> None:
+        """Look for tasks left on a loop that does not run now, running it while that can help."""
+        if (
+            threading.get_ident() != self._thread
+            or loop.is_closed()
+            or loop.is_running()
+            or _check.running_loop() is not None
+            or self._is_foreign_process()
+            or not self._mark.is_current
+        ):
+            return
+        polling = _LoopPolling(self._question(), self._options.grace, loop)
+        if not polling.found.resources:
+            return
+        loop.run_until_complete(polling.run_async())
+        leaks = polling.found.leaks()
+        self._left += leaks
+        self._waited += polling.waited if leaks else 0.0
+        # By the loop's check: the last look must not find them once more.
+        _ledger.report(leaks, polling)
+
+    def end(self, *, failed: bool) -> Report:
+        """The last look, after the last piece of the owner's code; then its action, except "raise",
+        which is the caller's.
+
+        failed: it had a failure of its own, which is not to be hidden by a warning.
+        """
+        try:
+            if self._begin_exit(None):
+                for loop in self._loops:
+                    self.check_loop(loop)
+                self.report = self._whole_report()
+                self._act_on(self.report, failed)
+            else:
+                self.report = Report([], reason=self.reason, label=self.label)
+        finally:
+            self._close()
+        return self.report
+
+    def _whole_report(self) -> Report:
+        polling = _check.Polling(self._question(), self._options.grace)
+        polling.run()
+        last = polling.report(self._mark, reason=self.reason, label=self.label)
+        if not self._left:
+            return last
+        return Report(
+            sorted([*self._left, *last], key=lambda leak: leak.serial),
+            waited=self._waited + last.waited,
+            label=self.label,
+            reason=self.reason,
+            hidden=last.hidden,
+            notes=last.notes,
+        )
+
+    def _act_on(self, report: Report, failed: bool) -> None:
+        if self._options.action == "raise":
+            _ledger.report(list(report), self)
+        elif not (failed and self._options.action == "warn"):
+            self._act(report, None)
+            self._cancel_sync(report, self._options.grace, None)
+
+    @property
+    def raises(self) -> bool:
+        """Whether a leak is to fail what it belongs to."""
+        return self._options.action == "raise"
+
+
+class _LoopPolling(_check.Polling):
+    """Looks for tasks of one loop only."""
+
+    __slots__ = ("_loop",)
+
+    def __init__(self, question: Question, grace: float, loop: Any) -> None:
+        self._loop = loop
+        super().__init__(question, grace)
+
+    def _narrow(self, found: Found) -> None:
+        found.abandoned = []
+        found.resources = [
+            resource
+            for resource in found.resources
+            if resource.kind == "task" and loop_of(resource.object) is self._loop
+        ]
+
+
+def is_async(function: object) -> bool:
+    """Whether this is a coroutine function or an async generator function."""
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+def in_scope_of(owner: Owner, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The coroutine or async generator function, or bound method of one, with its code run in the
+    owner's scope: whoever runs it may do so in any task and context."""
+    plain = getattr(function, "__func__", function)
+    wrap = _wrap_generator if inspect.isasyncgenfunction(plain) else _wrap_coroutine
+    wrapped = wrap(owner, plain)
+    if isinstance(function, types.MethodType):
+        return types.MethodType(wrapped, function.__self__)
+    return wrapped
+
+
+def _wrap_coroutine(owner: Owner, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def run_in_scope(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        with owner.own.run():
+            owner.note_loop()
+            return await function(*args, **kwargs)
+
+    return run_in_scope
+
+
+def _wrap_generator(owner: Owner, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def run_in_scope(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        __tracebackhide__ = True
+        generator = function(*args, **kwargs)
+        try:
+            while True:
+                with owner.own.run():
+                    owner.note_loop()
+                    try:
+                        value = await generator.__anext__()
+                    except StopAsyncIteration:
+                        return
+                yield value
+        finally:
+            await generator.aclose()
+
+    return run_in_scope

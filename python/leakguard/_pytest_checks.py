@@ -1,0 +1,322 @@
+"""Runs the checks of a pytest session: begins and ends owners at the right moments."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from leakguard import _abandoned, _owner, _tracking
+from leakguard._errors import LeakError
+from leakguard._guard import Options
+from leakguard._pytest_summary import findings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+
+    from _pytest.fixtures import SubRequest
+
+    from leakguard._baseline import Baseline
+    from leakguard._owner import Owner
+    from leakguard._report import Report
+    from leakguard._rules import IgnoreRule
+
+MARKER = "leakguard"
+FIXTURE = "no_leaks"
+
+
+_ARGUMENTS = ("action", "grace", "ignore", "kinds", "label", "scope")
+
+
+class Settings:
+    """What the command line and the configuration ask for."""
+
+    def __init__(
+        self,
+        *,
+        every: bool = False,
+        grace: float = 1.0,
+        rules: Iterable[IgnoreRule] = (),
+        baseline: Baseline | None = None,
+        update: bool = False,
+    ) -> None:
+        self.every = every  # test is checked, unless switched off
+        self.grace = grace
+        self.rules = tuple(rules)
+        self.baseline = baseline
+        self.update = update  # the baseline is written anew, and no leak fails a test
+
+    def options(self, **arguments: Any) -> Options:
+        """Of a test whose markers give these arguments. Raises TypeError or ValueError."""
+        for name in arguments:
+            if name not in _ARGUMENTS:
+                raise TypeError(f"unknown argument {name!r}; allowed: {', '.join(_ARGUMENTS)}")
+        options = Options(**{"scope": "descendants", "grace": self.grace, **arguments})
+        options.rules += self.rules
+        if self.baseline is not None and not self.update:
+            options.rules += (self.baseline,)
+        return options
+
+    def wants(self, item: pytest.Item) -> bool:
+        """Whether this test is to be checked."""
+        marker = item.get_closest_marker(MARKER)
+        if marker is not None:
+            return not marker.args or bool(marker.args[0])
+        return self.every or FIXTURE in getattr(item, "fixturenames", ())
+
+
+class _Test:
+    """The test that runs now."""
+
+    def __init__(self, item: pytest.Item, owner: Owner) -> None:
+        self.item = item
+        self.owner = owner
+        self.failed = False  # by itself, before the check
+
+
+class Checks:
+    """The plugin object: registered where at least one test is to be checked."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._default = settings.options()
+        self._wanted: dict[pytest.Item, bool] = {}
+        self._test: _Test | None = None
+        self._fixtures: list[Owner] = []
+        self._ended: list[tuple[Owner, Report]] = []  # since the last report of a teardown
+        self._raised: LeakError | None = None
+        self._interrupted = False
+        self._was_installed = True
+
+    def begin(self) -> None:
+        """Begin tracking."""
+        self._was_installed = _tracking.is_installed()
+        _tracking.ensure(self._default.kinds)
+        _abandoned.before_close(self._loop_closes)
+
+    def finish(self) -> None:
+        """End what `begin` began."""
+        _abandoned.no_longer_before_close(self._loop_closes)
+        if not self._was_installed:
+            _tracking.uninstall()
+
+    @contextlib.contextmanager
+    def from_here(self, item: pytest.Item) -> Iterator[None]:
+        """For a test that asks for its check only now, in the midst of its set-up or call."""
+        if self._test is not None:
+            yield
+            return
+        self._begin_test(item)
+        try:
+            yield
+        finally:
+            self._end_test()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, None, None]:
+        wanted = self._wanted.get(item)
+        if wanted is None:
+            wanted = self._wanted[item] = self._settings.wants(item)
+        if wanted:
+            self._begin_test(item)
+            # The node's own teardown is what pytest calls last of a test, after all its fixtures'
+            # and before those of wider fixtures.
+            item.teardown = self._teardown_of(item)  # type: ignore[method-assign]
+        return (yield)
+
+    def _begin_test(self, item: pytest.Item) -> None:
+        item.user_properties[:] = [it for it in item.user_properties if it[0] != MARKER]
+        owner = _owner.Owner(self._options_of(item), "test", item.nodeid)
+        owner.leave_out(lambda: [fixture.own.number for fixture in self._fixtures])
+        self._test = _Test(item, owner)
+
+    def _options_of(self, item: pytest.Item) -> Options:
+        markers = [*item.iter_markers(MARKER)]
+        given: dict[str, Any] = {}
+        for marker in reversed(markers):
+            given.update(marker.kwargs)
+        if not markers:
+            return self._default
+        try:
+            for marker in markers:
+                if len(marker.args) > 1 or not all(isinstance(it, bool) for it in marker.args):
+                    raise TypeError(
+                        f"allowed are True or False, and keyword arguments, not {marker.args!r}"
+                    )
+            return self._settings.options(**given)
+        except (TypeError, ValueError) as error:
+            pytest.fail(f"@pytest.mark.{MARKER}: {error}", pytrace=False)
+
+    def _teardown_of(self, item: pytest.Item) -> Callable[[], None]:
+        teardown = item.teardown
+
+        def teardown_and_check() -> None:
+            __tracebackhide__ = True
+            del item.teardown  # the class's again
+            try:
+                teardown()
+            finally:
+                self._end_test()
+
+        return teardown_and_check
+
+    def _end_test(self) -> None:
+        test = self._test
+        if test is not None:
+            self._test = None
+            self._end(test.owner, failed=test.failed)
+
+    def _end(self, owner: Owner, *, failed: bool) -> None:
+        if self._interrupted:
+            owner.drop()
+            return
+        self._ended.append((owner, owner.end(failed=failed)))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any], request: SubRequest
+    ) -> Generator[None, object, object]:
+        if fixturedef.scope != "function":
+            if self._test is None and not self._settings.every:
+                return (yield)
+            owner = self._begin_fixture(fixturedef, request)
+        elif self._test is not None:
+            owner = self._test.owner
+        else:
+            return (yield)
+        function = fixturedef.func
+        if _owner.is_async(function):
+            fixturedef.func = _owner.in_scope_of(owner, function)  # type: ignore[misc]
+        try:
+            return (yield)
+        finally:
+            fixturedef.func = function  # type: ignore[misc]
+            if owner.reason == "fixture":
+                owner.pause()
+                # Runs before the fixture's own, after those of what depends on it.
+                fixturedef.addfinalizer(owner.go_on)
+
+    def _begin_fixture(self, fixturedef: pytest.FixtureDef[Any], request: SubRequest) -> Owner:
+        where = f" of {request.node.nodeid}" if request.node.nodeid else ""
+        label = f"{fixturedef.argname} ({fixturedef.scope} scope{where})"
+        options = self._test.owner.options if self._test is not None else self._default
+        owner = _owner.Owner(options, "fixture", label)
+        self._fixtures.append(owner)
+
+        def end() -> None:
+            self._fixtures.remove(owner)
+            self._end(owner, failed=False)
+
+        fixturedef.addfinalizer(end)  # the first one is run last
+        return owner
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
+        if self._test is None:
+            return (yield)
+        context = getattr(getattr(item, "instance", None), "_asyncioTestContext", None)
+        if context is not None:
+            self._test.owner.own.enter_in(context)
+        place, name = _async_function_of(item)
+        if place is None:
+            return (yield)
+        function = getattr(place, name)
+        setattr(place, name, _owner.in_scope_of(self._test.owner, function))
+        try:
+            return (yield)
+        finally:
+            setattr(place, name, function)
+
+    def _loop_closes(self, loop: Any) -> None:
+        """Who ran a test or fixture in a loop is about to close that: the last chance to let its
+        tasks end by themselves."""
+        owners = [*self._fixtures]
+        if self._test is not None:
+            owners.append(self._test.owner)
+            if _loop_of_unittest(self._test.item) is loop:
+                self._test.owner.check_loop(loop)
+                return
+        for owner in owners:
+            if owner.uses(loop):
+                owner.check_loop(loop)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, None, None]:
+        test = self._test
+        try:
+            yield
+        finally:
+            self._end_test()  # where the set-up did not come as far as to the item
+            for _, report in self._ended:
+                if report:
+                    item.user_properties.append((MARKER, report.to_json()))
+        raising = [
+            report
+            for owner, report in self._ended
+            if _fails(owner, report)
+            and not self._settings.update
+            and not (test is not None and owner is test.owner and test.failed)
+        ]
+        if raising:
+            self._raised = LeakError(raising[0], "\n\n".join(it.text() for it in raising))
+            raise self._raised
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        test = self._test
+        if call.when != "teardown":
+            if test is not None and (report.failed or hasattr(report, "wasxfail")):
+                test.failed = True
+            return report
+        ended, self._ended = self._ended, []
+        if not ended:
+            return report
+        report.leakguard = findings(ended, self._settings)  # type: ignore[attr-defined]
+        raised, self._raised = self._raised, None
+        if call.excinfo is not None and call.excinfo.value is raised:
+            report.longrepr = _long_text(call.excinfo, raised.report)
+            return report
+        for owner, found in ended:
+            if _fails(owner, found):
+                # pytest shows a passed teardown's sections below the test's failure if their name
+                # has "teardown" in it.
+                report.sections.append((f"leakguard teardown: {owner.reason}", found.text()))
+        return report
+
+    def pytest_keyboard_interrupt(self) -> None:
+        self._interrupted = True
+
+
+def _fails(owner: Owner, report: Report) -> bool:
+    return owner.raises and bool(report or report.notes)
+
+
+def _long_text(error: pytest.ExceptionInfo[BaseException], report: Report) -> Any:
+    """The report and nothing else; tools that mark a line are led to the first leak's site."""
+    text = error.getrepr(style="value")
+    crash = text.reprcrash
+    site = report[0].site if report else None
+    if crash is not None and site is not None and site.lineno is not None:
+        crash.path, crash.lineno = site.filename, site.lineno
+    return text
+
+
+def _async_function_of(item: pytest.Item) -> tuple[Any, str]:
+    """Where the coroutine function of an async test stands, for the plugin that will run it."""
+    function = getattr(item, "obj", None)
+    hypothesis = getattr(function, "hypothesis", None)
+    inner = getattr(hypothesis, "inner_test", None)
+    if inspect.iscoroutinefunction(inner):
+        return hypothesis, "inner_test"
+    return (item, "obj") if inspect.iscoroutinefunction(function) else (None, "")
+
+
+def _loop_of_unittest(item: pytest.Item) -> Any:
+    """The loop that IsolatedAsyncioTestCase made for this test, or None."""
+    runner = getattr(getattr(item, "instance", None), "_asyncioRunner", None)
+    return getattr(runner, "_loop", None)
