@@ -3,6 +3,9 @@
 with leakguard.guard(): ...    raises LeakError for what the block leaves
 leakguard.checkpoint("name")   marks a moment of a life cycle
 LEAKGUARD=1 python app.py      watches a program that nobody edits
+pytest --leakguard             fails the tests that leave something behind
+
+(It may be loaded before pytest, which would warn: PYTEST_DONT_REWRITE.)
 """
 
 from leakguard._checkpoint import (

@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 
 from leakguard._kinds import KINDS
-from leakguard._paths import is_foreign, runs_loop
+from leakguard._paths import is_foreign, runs_loop, runs_test
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
-# Outward of these everything only says that a test is run.
-_RUNNERS = ("/_pytest/", "/pluggy/")
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 
 Call = tuple[str, str, str]  # file, function, the function that it calls ("" where C is called)
@@ -51,7 +49,9 @@ class Entry:
         return {
             "kind": kind,
             "function": function,
-            "stack": [dict(zip(("file", "function", "calls"), call, strict=True)) for call in stack],
+            "stack": [
+                dict(zip(("file", "function", "calls"), call, strict=True)) for call in stack
+            ],
             "tests": self.tests,
             "reason": self.reason,
         }
@@ -131,8 +131,8 @@ def key_of(leak: Leak, root: Path) -> Key:
     calls: list[Call] = []
     inner = ""
     for file, _, function in reversed(leak._creation):
-        path = file.replace("\\", "/")
-        if runs_loop((file, None, function)) or any(runner in path for runner in _RUNNERS):
+        frame = (file, None, function)
+        if runs_loop(frame) or runs_test(frame):
             break
         if not is_foreign(file):
             calls.append((_relative(file, root), function, inner))

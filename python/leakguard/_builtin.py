@@ -73,6 +73,14 @@ def _is_idle_trio_worker(resource: Resource) -> bool:
     )
 
 
+def _is_anyio_test_runner(resource: Resource) -> bool:
+    coroutine = resource.coroutine
+    if getattr(coroutine, "__qualname__", "") != "TestRunner._run_tests_and_fixtures":
+        return False
+    frame = getattr(coroutine, "cr_frame", None)
+    return frame is not None and frame.f_globals.get("__name__") == "anyio._backends._asyncio"
+
+
 def _is_generator_finaliser(resource: Resource) -> bool:
     # One that the program made itself has a line of the program as its site.
     if type(resource.coroutine).__name__ != "async_generator_athrow":
@@ -116,6 +124,12 @@ RULES: tuple[BuiltinRule, ...] = (
         "an idle worker of trio's thread cache (class in trio._core._thread_cache, without a job)",
         "waits ten seconds for the next call and then ends",
         _is_idle_trio_worker,
+    ),
+    BuiltinRule(
+        "task",
+        "AnyIO's test runner (coroutine function in anyio._backends._asyncio)",
+        "runs the tests and fixtures of AnyIO's pytest plugin, and ends with their loop",
+        _is_anyio_test_runner,
     ),
     BuiltinRule(
         "task",

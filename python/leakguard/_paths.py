@@ -19,6 +19,8 @@ _roots: tuple[str, ...] = ()  # of the standard library, each with a separator a
 # Below the standard library's folder, but not of it.
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
+_RUNNERS = frozenset({"_pytest", "pluggy"})
+
 # The frames from which outward everything only says that a loop is running.
 _LOOP_FRAMES = {
     "base_events.py": ("run_forever",),
@@ -49,6 +51,12 @@ def runs_loop(frame: tuple[str, int | None, str]) -> bool:
     if functions is None or not package.endswith("/asyncio"):
         return False
     return function.rpartition(".")[2] in functions and is_foreign(file)
+
+
+def runs_test(frame: tuple[str, int | None, str]) -> bool:
+    """Whether a frame (file, line, function) is one of pytest's, from which outward everything
+    only says that a test is run."""
+    return not _RUNNERS.isdisjoint(frame[0].replace(os.sep, "/").split("/"))
 
 
 def display(filename: str) -> str:

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from leakguard import _abandoned, _owner, _tracking
+from leakguard._baseline import key_of
 from leakguard._errors import LeakError
 from leakguard._guard import Options
-from leakguard._pytest_summary import findings
+from leakguard._pytest_summary import SECTION, finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
     from _pytest.fixtures import SubRequest
 
-    from leakguard._baseline import Baseline
+    from leakguard._baseline import Baseline, Key
     from leakguard._owner import Owner
     from leakguard._report import Report
     from leakguard._rules import IgnoreRule
@@ -84,8 +85,10 @@ class Checks:
         self._default = settings.options()
         self._wanted: dict[pytest.Item, bool] = {}
         self._test: _Test | None = None
-        self._fixtures: list[Owner] = []
+        self._fixtures: list[Owner] = []  # the wider ones that are set up
+        self._setting_up: list[Owner] = []  # one for another, outermost first
         self._ended: list[tuple[Owner, Report]] = []  # since the last report of a teardown
+        self._findings: list[dict[str, Any]] = []
         self._raised: LeakError | None = None
         self._interrupted = False
         self._was_installed = True
@@ -108,7 +111,7 @@ class Checks:
         if self._test is not None:
             yield
             return
-        self._begin_test(item)
+        self._begin_test(item, self._options_of(item))
         try:
             yield
         finally:
@@ -119,35 +122,37 @@ class Checks:
         wanted = self._wanted.get(item)
         if wanted is None:
             wanted = self._wanted[item] = self._settings.wants(item)
-        if wanted:
-            self._begin_test(item)
+        if not wanted:
+            return (yield)
+        try:
+            options = self._options_of(item)
+        except (TypeError, ValueError) as error:
+            complaint = f"@pytest.mark.{MARKER}: {error}"
+        else:
+            self._begin_test(item, options)
             # The node's own teardown is what pytest calls last of a test, after all its fixtures'
             # and before those of wider fixtures.
             item.teardown = self._teardown_of(item)  # type: ignore[method-assign]
-        return (yield)
+            return (yield)
+        yield  # what other plugins begin here, they end in the teardown
+        pytest.fail(complaint, pytrace=False)
 
-    def _begin_test(self, item: pytest.Item) -> None:
+    def _begin_test(self, item: pytest.Item, options: Options) -> None:
         item.user_properties[:] = [it for it in item.user_properties if it[0] != MARKER]
-        owner = _owner.Owner(self._options_of(item), "test", item.nodeid)
+        owner = _owner.Owner(options, "test", item.nodeid)
         owner.leave_out(lambda: [fixture.own.number for fixture in self._fixtures])
         self._test = _Test(item, owner)
 
     def _options_of(self, item: pytest.Item) -> Options:
-        markers = [*item.iter_markers(MARKER)]
+        """Of all its markers; of two that give an argument, the closer one's counts."""
         given: dict[str, Any] = {}
-        for marker in reversed(markers):
+        for marker in reversed([*item.iter_markers(MARKER)]):
+            if len(marker.args) > 1 or not all(isinstance(it, bool) for it in marker.args):
+                raise TypeError(
+                    f"allowed are True or False, and keyword arguments, not {marker.args!r}"
+                )
             given.update(marker.kwargs)
-        if not markers:
-            return self._default
-        try:
-            for marker in markers:
-                if len(marker.args) > 1 or not all(isinstance(it, bool) for it in marker.args):
-                    raise TypeError(
-                        f"allowed are True or False, and keyword arguments, not {marker.args!r}"
-                    )
-            return self._settings.options(**given)
-        except (TypeError, ValueError) as error:
-            pytest.fail(f"@pytest.mark.{MARKER}: {error}", pytrace=False)
+        return self._settings.options(**given) if given else self._default
 
     def _teardown_of(self, item: pytest.Item) -> Callable[[], None]:
         teardown = item.teardown
@@ -172,7 +177,17 @@ class Checks:
         if self._interrupted:
             owner.drop()
             return
-        self._ended.append((owner, owner.end(failed=failed)))
+        report = owner.end(failed=failed)
+        self._ended.append((owner, report))
+        self._findings.append(finding(owner, report, self._known(report)))
+
+    def _known(self, report: Report) -> list[Key]:
+        baseline = self._settings.baseline
+        if baseline is None:
+            return []
+        if self._settings.update:
+            return [key_of(leak, baseline.root) for leak in report]
+        return baseline.take_seen()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(
@@ -194,7 +209,7 @@ class Checks:
         finally:
             fixturedef.func = function  # type: ignore[misc]
             if owner.reason == "fixture":
-                owner.pause()
+                self._end_set_up(owner)
                 # Runs before the fixture's own, after those of what depends on it.
                 fixturedef.addfinalizer(owner.go_on)
 
@@ -204,6 +219,7 @@ class Checks:
         options = self._test.owner.options if self._test is not None else self._default
         owner = _owner.Owner(options, "fixture", label)
         self._fixtures.append(owner)
+        self._setting_up.append(owner)
 
         def end() -> None:
             self._fixtures.remove(owner)
@@ -211,6 +227,14 @@ class Checks:
 
         fixturedef.addfinalizer(end)  # the first one is run last
         return owner
+
+    def _end_set_up(self, owner: Owner) -> None:
+        owner.pause()
+        self._setting_up.remove(owner)
+        if self._setting_up:
+            self._setting_up[-1].own.renew()
+        elif self._test is not None:
+            self._test.owner.own.renew()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
@@ -270,26 +294,28 @@ class Checks:
         report = yield
         test = self._test
         if call.when != "teardown":
-            if test is not None and (report.failed or hasattr(report, "wasxfail")):
+            if test is not None and (report.failed or _failed_as_expected(report)):
                 test.failed = True
             return report
-        ended, self._ended = self._ended, []
-        if not ended:
+        if not self._ended:
             return report
-        report.leakguard = findings(ended, self._settings)  # type: ignore[attr-defined]
+        ended, self._ended = self._ended, []
+        report.leakguard, self._findings = self._findings, []  # type: ignore[attr-defined]
         raised, self._raised = self._raised, None
         if call.excinfo is not None and call.excinfo.value is raised:
             report.longrepr = _long_text(call.excinfo, raised.report)
             return report
         for owner, found in ended:
             if _fails(owner, found):
-                # pytest shows a passed teardown's sections below the test's failure if their name
-                # has "teardown" in it.
-                report.sections.append((f"leakguard teardown: {owner.reason}", found.text()))
+                report.sections.append((f"{SECTION}left by the {owner.reason}", found.text()))
         return report
 
     def pytest_keyboard_interrupt(self) -> None:
         self._interrupted = True
+
+
+def _failed_as_expected(report: pytest.TestReport) -> bool:
+    return report.skipped and hasattr(report, "wasxfail")
 
 
 def _fails(owner: Owner, report: Report) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from leakguard import _baseline
+from leakguard._baseline import key_from_json, save
 from leakguard._text import frame_text, printable
 
 if TYPE_CHECKING:
@@ -22,20 +22,136 @@ if TYPE_CHECKING:
     from leakguard._report import Leak, Report
 
 
-def findings(ended: Iterable[tuple[Owner, Report]], settings: Settings) -> dict[str, Any]:
-    """What the checks at the end of one test found; plain values, that travel between processes."""
-    owners = []
-    for owner, report in ended:
-        keys = list(owner.known)
-        if settings.update and settings.baseline is not None:
-            keys += [_baseline.key_of(leak, settings.baseline.root) for leak in report]
-        owners.append(
-            {
-                "is_test": owner.reason == "test",
-                "name": owner.name,
-                "leaks": sorted({_line(leak) for leak in report}),
-                "known": keys,
-                "hidden": sum(count for _, _, count in report.hidden),
-            }
-        )
-    return {"owners": owners}
+# pytest shows a section of a passed teardown with the test's failure if "teardown" is in its name.
+SECTION = "leakguard teardown: "
+
+
+def finding(owner: Owner, report: Report, known: Iterable[Key]) -> dict[str, Any]:
+    """What one check found: plain values, which travel between processes.
+
+    known: what is in the baseline, or is to be.
+    """
+    return {
+        "test": owner.reason == "test",
+        "name": owner.name,
+        "leaks": sorted({_line(leak) for leak in report}),
+        "known": sorted(set(known)),
+        "hidden": sum(count for _, _, count in report.hidden),
+    }
+
+
+def _line(leak: Leak) -> str:
+    site = leak._site
+    if site is None:
+        where = "created before tracking began"
+    else:
+        where = f"{'defined' if leak._site_is_definition else 'created'} at {frame_text(site)}"
+    return f"{leak.kind} {printable(leak.function)}, {where}"
+
+
+class Summary:
+    """The plugin object that gathers and tells."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._checked: set[str] = set()  # node ids of tests, and names of fixtures
+        self._tests = 0
+        self._sites: dict[str, dict[str, bool]] = {}  # line -> who left it -> whether a test
+        self._known: dict[Key, set[str]] = {}
+        self._hidden = 0
+        self._gone: list[str] = []
+        self._failed_setup: pytest.TestReport | None = None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "setup":
+            self._failed_setup = report if report.failed else None
+        found = getattr(report, "leakguard", None)
+        if found is None:
+            return
+        self.add(found)
+        failed = self._failed_setup
+        if failed is not None and failed.nodeid == report.nodeid:
+            # pytest shows a teardown's sections below a failed call, not below a failed set-up.
+            failed.sections += [it for it in report.sections if it[0].startswith(SECTION)]
+
+    def add(self, found: Iterable[dict[str, Any]]) -> None:
+        """What the checks of one report found."""
+        for one in found:
+            name = one["name"]
+            if one["test"] and name not in self._checked:
+                self._tests += 1
+            self._checked.add(name)
+            self._hidden += one["hidden"]
+            for line in one["leaks"]:
+                self._sites.setdefault(line, {})[name] = one["test"]
+            for key in one["known"]:
+                self._known.setdefault(key_from_json(key), set()).add(without_parameters(name))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        baseline = self._settings.baseline
+        if baseline is None:
+            return
+        ran = {without_parameters(name) for name in self._checked}
+        self._gone = [str(entry) for entry in baseline.gone(self._known, ran)]
+        if self._settings.update:
+            baseline.update(self._known, ran)
+            save(baseline)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self._checked and not self._settings.every:
+            return
+        checked = _plural(self._tests, "test") + " checked"
+        if self._sites:
+            terminalreporter.section("leakguard")
+            by_count = sorted(self._sites.items(), key=lambda it: (-len(it[1]), it[0]))
+            counts = [_who(owners) for _, owners in by_count]
+            width = max(map(len, counts))
+            for count, (line, _) in zip(counts, by_count, strict=True):
+                terminalreporter.write_line(f"{count:<{width}}  {line}")
+            sites = _plural(len(self._sites), "site")
+            terminalreporter.write_line(f"leakguard: {checked}, leaks from {sites}{self._more()}")
+        else:
+            terminalreporter.write_line(f"leakguard: {checked}, no leaks{self._more()}")
+        self._tell_baseline(terminalreporter)
+
+    def _more(self) -> str:
+        return f", {self._hidden} hidden by rules" if self._hidden else ""
+
+    def _tell_baseline(self, terminalreporter: pytest.TerminalReporter) -> None:
+        baseline = self._settings.baseline
+        if baseline is None:
+            return
+        if self._settings.update:
+            entries = _plural(len(baseline.entries), "entry", "entries")
+            text = f"leakguard: wrote {baseline.path} ({entries})"
+            terminalreporter.write_line(
+                f"{text}; {len(self._gone)} taken out" if self._gone else text
+            )
+        elif self._gone:
+            entries = _plural(len(self._gone), "entry", "entries")
+            terminalreporter.write_line(
+                f"leakguard: {entries} of {baseline.path} no longer occur; take them out, or run "
+                "with --leakguard-update-baseline:"
+            )
+            for entry in self._gone:
+                terminalreporter.write_line(f"  {entry}")
+
+
+def without_parameters(name: str) -> str:
+    """The node id of a parametrised test without what stands in brackets."""
+    return name.partition("[")[0]
+
+
+def _who(owners: dict[str, bool]) -> str:
+    tests = sum(owners.values())
+    parts = []
+    if tests:
+        parts.append(_plural(tests, "test"))
+    if len(owners) > tests:
+        parts.append(_plural(len(owners) - tests, "fixture"))
+    return ", ".join(parts)
+
+
+def _plural(count: int, noun: str, nouns: str = "") -> str:
+    return f"{count} {noun if count == 1 else nouns or noun + 's'}"

@@ -289,7 +289,8 @@ class Report(Sequence["Leak"]):
         notes: Iterable[str] = (),
         hidden: Iterable[Hidden] = (),
     ) -> None:
-        """reason: block, checkpoint, fixture, loop end, shutdown, snapshot, stable, terminated, test.
+        """reason: block, checkpoint, fixture, loop end, shutdown, snapshot, stable, terminated or
+        test.
         waited: seconds; notes: sentences; hidden: (rule, reason, how many it hid)."""
         self._leaks = tuple(leaks)
         self._reason = reason

@@ -6,7 +6,7 @@ import linecache
 import os
 
 from leakguard._kinds import KINDS
-from leakguard._paths import display, is_foreign, runs_loop
+from leakguard._paths import display, is_foreign, runs_loop, runs_test
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -182,20 +182,21 @@ def _birth(leaks: list[Leak], paint: _Paint) -> list[str]:
         site = creation[-1]  # the program's frames further out only started the loop
     lines = _place("created at", site, paint)
     callers = _callers(creation, site)
-    lines += [f"     called from {_frame(frame)}" for frame in callers[:_MOST_CALLERS]]
+    lines += [f"     called from {frame_text(frame)}" for frame in callers[:_MOST_CALLERS]]
     if len(callers) > _MOST_CALLERS:
         lines.append(f"     ... and {_plural(len(callers) - _MOST_CALLERS, 'more caller')}")
     return lines
 
 
 def _callers(creation: Frames, site: Frame) -> list[Frame]:
-    """The program's frames outward of the site, innermost first, up to the running loop."""
+    """The program's frames outward of the site, innermost first, up to the running loop or
+    test."""
     if site not in creation:
         return []
     inner = len(creation) - 1 - creation[::-1].index(site)
     found = []
     for frame in reversed(creation[:inner]):
-        if runs_loop(frame):
+        if runs_loop(frame) or runs_test(frame):
             break
         if not is_foreign(frame[0]):
             found.append(frame)
@@ -261,14 +262,15 @@ def _innermost(stack: Frames) -> Frame:
 
 
 def _place(word: str, frame: Frame, paint: _Paint, more: str = "") -> list[str]:
-    lines = [f"   {word} {_frame(frame)}{more}"]
+    lines = [f"   {word} {frame_text(frame)}{more}"]
     source = _source(frame)
     if source:
         lines.append(f"       {paint.dim(source)}")
     return lines
 
 
-def _frame(frame: Frame) -> str:
+def frame_text(frame: Frame) -> str:
+    """`path:line in function`, as a report shows a frame."""
     file, line, function = frame
     where = display(file) if line is None else f"{display(file)}:{line}"
     return f"{printable(where)} in {printable(function)}"

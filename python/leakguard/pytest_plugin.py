@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from leakguard._baseline import Baseline, load
+from leakguard._check import parse_grace
+from leakguard._config import rule_from_line
+from leakguard._pytest_checks import FIXTURE, Checks, Settings
+from leakguard._pytest_summary import Summary
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from leakguard._pytest_checks import Settings
 
 _MARKER = (
     "leakguard(on=True, *, grace=1.0, kinds=None, ignore=(), action='raise', ...): check that this "
@@ -23,6 +27,7 @@ _MARKER = (
 )
 _CHECKS = "leakguard-checks"
 _SUMMARY = "leakguard-summary"
+_SETTINGS: pytest.StashKey[Settings] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,45 +66,93 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
-    if config.getoption("leakguard_update_baseline") and not config.getoption("leakguard_baseline"):
-        raise pytest.UsageError("--leakguard-update-baseline needs --leakguard-baseline FILE")
-    # With pytest-xdist this process only collects what the workers' reports say.
-    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
-        _register_summary(config, _settings(config))
+    settings = config.stash[_SETTINGS] = _settings(config)
+    # With pytest-xdist this process only gathers what its workers' reports say.
+    if config.getoption("dist", "no") != "no" and not _is_worker(config):
+        config.pluginmanager.register(Summary(settings), _SUMMARY)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    config = session.config
-    every = config.getoption("leakguard") or config.getini("leakguard")
-    if not any(_is_checked(item, every) for item in session.items):
-        if every:
-            _register_summary(config, _settings(config))
-        return
-    from leakguard._pytest_checks import Checks
-
-    settings = _settings(config)
-    checks = Checks(settings, [item for item in session.items if _is_checked(item, every)], every)
-    config.pluginmanager.register(checks, _CHECKS)
-    checks.begin()
-    _register_summary(config, settings)
+    settings = session.config.stash[_SETTINGS]
+    if settings.every or any(settings.wants(item) for item in session.items):
+        _checks(session.config)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     checks = config.pluginmanager.unregister(name=_CHECKS)
     if checks is not None:
         checks.finish()
 
 
-@pytest.fixture
-def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Checks that this test leaves no task and no thread behind."""
-    checks = request.config.pluginmanager.get_plugin(_CHECKS)
-    yield
-    ...
+@pytest.fixture(name=FIXTURE)
+def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Check that this test leaves no task and no thread behind."""
+    with _checks(request.config).from_here(request.node):
+        yield
 
 
-def _is_checked(item: pytest.Item, every: bool) -> bool:
-    marker = item.get_closest_marker("leakguard")
-    if marker is not None:
-        return marker.args[:1] != (False,)
-    return every or "no_leaks" in getattr(item, "fixturenames", ())
+def _checks(config: pytest.Config) -> Checks:
+    """The plugin object that checks; registered by the first that needs it, so that a run without
+    checks pays for none."""
+    found: Checks | None = config.pluginmanager.get_plugin(_CHECKS)
+    if found is None:
+        settings = config.stash[_SETTINGS]
+        found = Checks(settings)
+        found.begin()
+        # Python shows no ResourceWarning by default. The user's own filters come later and win.
+        config.getini("filterwarnings").insert(0, "always::leakguard.LeakWarning")
+        config.pluginmanager.register(found, _CHECKS)
+        if not _is_worker(config):
+            config.pluginmanager.register(Summary(settings), _SUMMARY)
+    return found
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _settings(config: pytest.Config) -> Settings:
+    rules = []
+    for line in config.getini("leakguard_ignore"):
+        try:
+            rules.append(rule_from_line(line))
+        except (TypeError, ValueError) as error:
+            raise pytest.UsageError(f"leakguard_ignore: {line!r}: {error}") from None
+    update = config.getoption("leakguard_update_baseline")
+    return Settings(
+        every=config.getoption("leakguard") or config.getini("leakguard"),
+        grace=_grace(config.getini("leakguard_grace")),
+        rules=rules,
+        baseline=_baseline_of(config.getoption("leakguard_baseline"), config.rootpath, update),
+        update=update,
+    )
+
+
+def _grace(given: str) -> float:
+    try:
+        return parse_grace(float(given))
+    except ValueError:
+        raise pytest.UsageError(
+            f"leakguard_grace is {given!r}; allowed: a number of seconds, 0 or more"
+        ) from None
+
+
+def _baseline_of(given: str | None, root: Path, update: bool) -> Baseline | None:
+    if given is None:
+        if update:
+            raise pytest.UsageError("--leakguard-update-baseline needs --leakguard-baseline FILE")
+        return None
+    path = Path(given).absolute()
+    try:
+        return load(path, root)
+    except FileNotFoundError:
+        if update:
+            return Baseline(path, root, ())
+        raise pytest.UsageError(
+            f"--leakguard-baseline {given}: no such file; to write it, add "
+            "--leakguard-update-baseline"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise pytest.UsageError(f"--leakguard-baseline {given}: {error}") from None

@@ -1,8 +1,11 @@
 import os
+import re
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from textwrap import dedent
+from typing import ClassVar
 
 import pytest
 
@@ -68,6 +71,58 @@ def program(run, tmp_path):
         return run(*before, path, *arguments, cwd=tmp_path, **variables)
 
     return run_text
+
+
+class Suite:
+    """What a pytest run in a process of its own printed, and how each of its tests ended."""
+
+    PLUGINS: ClassVar = {
+        "asyncio": "pytest_asyncio.plugin",
+        "aiohttp": "pytest_aiohttp.plugin",
+        "anyio": "anyio.pytest_plugin",
+        "xdist": "xdist.plugin",
+        "rerunfailures": "pytest_rerunfailures",
+        "timeout": "pytest_timeout",
+        "hypothesis": "_hypothesis_pytestplugin",
+    }
+
+    def __init__(self, result):
+        self.text = result.stdout.str() + result.stderr.str()
+        self.status = result.ret
+        self.outcomes = {}
+        found = re.findall(r"^(PASSED|FAILED|ERROR|XFAIL|XPASS) \S+?::(\S+)", self.text, re.M)
+        for outcome, name in found:
+            self.outcomes.setdefault(name.rpartition("::")[2], []).append(outcome.lower())
+
+    def ended(self, outcome):
+        """The names of the tests with just this outcome, e.g. "passed", or "error passed"."""
+        wanted = sorted(outcome.split())
+        return sorted(name for name, found in self.outcomes.items() if sorted(found) == wanted)
+
+    @property
+    def clean(self):
+        return self.ended("passed")
+
+    @property
+    def leaking(self):
+        return self.ended("passed error")
+
+
+@pytest.fixture
+def suite(pytester, monkeypatch):
+    """Runs pytest, as a user would, on the files given; without the plugins that are not named."""
+    for name in [name for name in os.environ if name.startswith(("LEAKGUARD", "PYTEST_"))]:
+        monkeypatch.delenv(name)
+
+    def run_suite(*options, plugins=(), leakguard="leakguard", **files):
+        for name, text in files.items():
+            pytester.path.joinpath(f"{name}.py").write_text(dedent(text), encoding="utf-8")
+        chosen = [*filter(None, [leakguard]), *(Suite.PLUGINS[name] for name in plugins)]
+        monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        loaded = [word for name in chosen for word in ("-p", name)]
+        return Suite(pytester.runpytest_subprocess(*loaded, "-rA", *options, timeout=120))
+
+    return run_suite
 
 
 def line_of(text):
