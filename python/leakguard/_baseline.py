@@ -24,6 +24,7 @@ SCHEMA = 1
 
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 
+_CALL = ("file", "function", "calls")
 Call = tuple[str, str, str]  # file, function, the function that it calls ("" where C is called)
 Key = tuple[str, str, tuple[Call, ...]]  # kind, function, stack from the innermost frame outward
 
@@ -49,9 +50,7 @@ class Entry:
         return {
             "kind": kind,
             "function": function,
-            "stack": [
-                dict(zip(("file", "function", "calls"), call, strict=True)) for call in stack
-            ],
+            "stack": [dict(zip(_CALL, call, strict=True)) for call in stack],
             "tests": self.tests,
             "reason": self.reason,
         }

@@ -83,12 +83,12 @@ class Owner(Guard):
     def note_loop(self) -> None:
         """The loop that runs here is not this code's own: whoever runs it closes it."""
         loop = _check.running_loop()
-        if loop is not None and not any(known is loop for known in self._loops):
+        if loop is not None and not self.uses(loop):
             self._loops.append(loop)
 
     def uses(self, loop: Any) -> bool:
         """Whether this is a loop that `note_loop` noted."""
-        return any(known is loop for known in self._loops)
+        return loop in self._loops
 
     def check_loop(self, loop: Any) -> None:
         """Look for tasks left on a loop that does not run now, running it while that can help."""

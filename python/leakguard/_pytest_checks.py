@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -57,7 +57,7 @@ class Settings:
         options = Options(**{"scope": "descendants", "grace": self.grace, **arguments})
         options.rules += self.rules
         if self.baseline is not None and not self.update:
-            options.rules += (self.baseline,)
+            options.rules += (cast("IgnoreRule", self.baseline),)  # it acts as one
         return options
 
     def wants(self, item: pytest.Item) -> bool:

@@ -10,7 +10,7 @@ from leakguard._tracking import mask_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
     from leakguard._report import Leak
@@ -39,7 +39,7 @@ class Question:
         kinds: Sequence[str],
         rules: Sequence[IgnoreRule] = (),
         scope: int = 0,
-        outside: Sequence[int] = (),
+        outside: Iterable[int] = (),
         ancestor: int = 0,
         asker: object = None,
         pools_since: int | None = None,
