@@ -88,7 +88,7 @@ class Owner(Guard):
 
     def uses(self, loop: Any) -> bool:
         """Whether this is a loop that `note_loop` noted."""
-        return loop in self._loops
+        return any(known is loop for known in self._loops)
 
     def check_loop(self, loop: Any) -> None:
         """Look for tasks left on a loop that does not run now, running it while that can help."""
@@ -154,7 +154,8 @@ class Owner(Guard):
     @property
     def raises(self) -> bool:
         """Whether a leak is to fail what it belongs to."""
-        return self._options.action == "raise"
+        action: object = self._options.action
+        return action == "raise"
 
 
 class _LoopPolling(_check.Polling):
