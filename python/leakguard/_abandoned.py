@@ -91,6 +91,8 @@ def _abandon(loop: Any, why: str, *, cancelled: bool) -> None:
         resource = _describe.Resource(record, context)
         if _builtin.matching(resource) is not None:
             continue
+        if resource.is_main and not cancelled:
+            continue  # the run was interrupted (SystemExit in another task) and left nothing behind
         leak = resource.leak(state="abandoned", why=why)
         creators = takers.intersection(_core.line(task)) if takers else ()
         _ledger.abandon(leak, record.scope, frozenset(creators))

@@ -74,8 +74,17 @@ def _is_idle_trio_worker(resource: Resource) -> bool:
 
 
 def _is_anyio_test_runner(resource: Resource) -> bool:
+    return _runs_anyio(resource, "TestRunner._run_tests_and_fixtures")
+
+
+def _is_anyio_pool_shutdown(resource: Resource) -> bool:
+    return _runs_anyio(resource, "_shutdown_process_pool_on_exit")
+
+
+def _runs_anyio(resource: Resource, function: str) -> bool:
+    """Whether a task runs this coroutine function of AnyIO's asyncio backend."""
     coroutine = resource.coroutine
-    if getattr(coroutine, "__qualname__", "") != "TestRunner._run_tests_and_fixtures":
+    if getattr(coroutine, "__qualname__", "") != function:
         return False
     frame = getattr(coroutine, "cr_frame", None)
     return frame is not None and frame.f_globals.get("__name__") == "anyio._backends._asyncio"
@@ -124,6 +133,12 @@ RULES: tuple[BuiltinRule, ...] = (
         "an idle worker of trio's thread cache (class in trio._core._thread_cache, without a job)",
         "waits ten seconds for the next call and then ends",
         _is_idle_trio_worker,
+    ),
+    BuiltinRule(
+        "task",
+        "AnyIO's keeper of worker processes (coroutine function in anyio._backends._asyncio)",
+        "waits for the end of its loop, which cancels it, and then ends the idle worker processes",
+        _is_anyio_pool_shutdown,
     ),
     BuiltinRule(
         "task",

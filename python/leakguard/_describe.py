@@ -117,6 +117,11 @@ class Resource:
         """Whether no line of the program, run by the loop, created it."""
         return self._context.creation(self.record.stack).site is None
 
+    @property
+    def is_main(self) -> bool:
+        """Whether Runner.run made it, to run the coroutine that it was given."""
+        return self._context.creation(self.record.stack).made_by_run
+
     def current_frame(self) -> FrameType | None:
         """Of a thread: its innermost frame now."""
         return self._context.threads.get(self.info[3])

@@ -37,20 +37,21 @@ _CHAIN_LIMIT = 10_000  # a chain of awaits that is longer is a cycle
 class Creation:
     """A creation stack, and the site that it tells."""
 
-    __slots__ = ("frames", "site")
+    __slots__ = ("frames", "made_by_run", "site")
 
     def __init__(self, stack: int) -> None:
         frames, inner, _ = _core.stack(stack)
         self.frames: Frames = frames
-        self.site = innermost_own(_inside_loop(frames, inner))
+        inside, self.made_by_run = _inside_loop(frames, inner)
+        self.site = innermost_own(inside)
 
 
-def _inside_loop(frames: Frames, inner: int) -> Frames:
+def _inside_loop(frames: Frames, inner: int) -> tuple[Frames, bool]:
     """Without the frames that were on the stack when the loop began to run: they only say that it
     runs. `inner` tells how many are inside; of a loop that ran before tracking began, the core
-    knows nothing."""
+    knows nothing. And whether this is the main task of a Runner.run."""
     if inner < len(frames):
-        return frames[len(frames) - inner :]
+        return frames[len(frames) - inner :], False
     for place in range(len(frames) - 1, -1, -1):
         if runs_loop(frames[place]):
             inside = frames[place + 1 :]
@@ -59,8 +60,8 @@ def _inside_loop(frames: Frames, inner: int) -> Frames:
             is_made_before = frames[place][2].endswith(".run") and (
                 not inside or inside[0][0].endswith("base_events.py")
             )
-            return frames if is_made_before else inside
-    return frames
+            return (frames, True) if is_made_before else (inside, False)
+    return frames, False
 
 
 def innermost_own(frames: Frames) -> Frame | None:

@@ -164,3 +164,25 @@ def test_a_loop_in_another_thread_is_looked_at_with_grace():
     with leakguard.guard():
         thread = threading.Thread(target=asyncio.run, args=(other(),))
         thread.start()
+
+
+def test_the_main_task_of_an_interrupted_run_is_not_abandoned(program):
+    """A task that raises SystemExit stops the loop; the main task did not leave itself behind."""
+    found = program(
+        """
+import asyncio, sys
+
+async def leave():
+    sys.exit(3)
+
+async def main():
+    forgotten = asyncio.create_task(asyncio.sleep(3600))
+    await asyncio.gather(asyncio.create_task(leave()))
+
+asyncio.run(main())
+""",
+        LEAKGUARD="1",
+    )
+    assert found.returncode == 3
+    assert "1 leak at loop end (1 task" in found.stderr
+    assert "task sleep, 1 alive" in found.stderr

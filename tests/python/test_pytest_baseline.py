@@ -23,7 +23,7 @@ TESTS = """
 
     def test_task():
         async def main():
-            asyncio.create_task(asyncio.Event().wait())
+            asyncio.create_task(asyncio.sleep(3600))
         asyncio.run(main())
 """
 

@@ -195,7 +195,7 @@ def test_the_marker_takes_the_arguments_of_guard(suite):
                 leak()
 
             async def leave():
-                asyncio.get_running_loop().create_task(asyncio.Event().wait())
+                asyncio.get_running_loop().create_task(asyncio.sleep(3600))
 
             @pytest.mark.leakguard(action="cancel", grace=0)
             def test_cancels(request):
@@ -605,7 +605,7 @@ def test_the_summary_counts_tests_by_site_most_first(suite):
 
             def test_other():
                 async def main():
-                    asyncio.create_task(asyncio.Event().wait())
+                    asyncio.create_task(asyncio.sleep(3600))
                 asyncio.run(main())
 
             @pytest.mark.parametrize("number", [1, 2])
@@ -624,16 +624,15 @@ def test_the_summary_counts_tests_by_site_most_first(suite):
     summary = found.text[found.text.index("= leakguard =") :].splitlines()[1:4]
     assert summary == [
         "2 tests, 1 fixture  thread sleep, created at leaks.py:5 in leak",
-        "1 test              task Event.wait, created at test_it.py:11 in test_other.<locals>.main",
+        "1 test              task sleep, created at test_it.py:11 in test_other.<locals>.main",
         "leakguard: 5 tests checked, leaks from 2 sites",
     ]
 
 
 def test_the_summary_of_a_clean_run_is_one_line(suite):
     found = suite("--leakguard", test_it="def test_a(): pass\ndef test_b(): pass")
-    said = [line for line in found.text.splitlines() if line.startswith(("leakguard", "="))]
-    assert said[1] == "leakguard: 2 tests checked, no leaks"
-    assert sum(line.startswith("leakguard") for line in said) == 1
+    said = [line for line in found.text.splitlines() if line.startswith("leakguard")]
+    assert said == ["leakguard: 2 tests checked, no leaks"]
 
 
 def test_a_record_that_was_dropped_makes_an_error(suite):
@@ -705,7 +704,7 @@ def test_the_environment_mode_and_the_plugin_together(suite, monkeypatch):
 
             def test_leaks():
                 async def main():
-                    asyncio.create_task(asyncio.Event().wait())
+                    asyncio.create_task(asyncio.sleep(3600))
                 asyncio.run(main())
         """,
     )  # fmt: skip

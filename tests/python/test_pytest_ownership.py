@@ -230,7 +230,7 @@ def test_a_coroutine_that_a_test_gives_to_a_fixtures_loop_is_the_tests(suite):
                 loop.close()
 
             async def forget():
-                asyncio.create_task(asyncio.Event().wait())
+                asyncio.create_task(asyncio.sleep(3600))
 
             def test_leaks(loop):
                 asyncio.run_coroutine_threadsafe(forget(), loop).result()
