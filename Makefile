@@ -51,6 +51,7 @@ valgrind: build/packages ## the core's tests under valgrind
 
 bench: $(VENV)/installed ## what watching costs
 	$(VENV)/bin/python tests/bench/run.py
+	$(VENV)/bin/python tests/bench/pytest_cost.py
 
 clean: ## remove what make made
 	rm -rf build $(VENV) python/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""A test suite that leaves something behind: what `pytest --leakguard` says of it is in the README."""
+"""A test suite that leaves something behind. The README shows what `pytest --leakguard` says."""
 
 import asyncio
 import threading
