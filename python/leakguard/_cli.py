@@ -21,6 +21,7 @@ _USAGE = 2
 _EXAMPLES = """\
 examples:
   python -m leakguard run app.py
+  python -m leakguard show leaks.jsonl
   python -m leakguard doctor
   LEAKGUARD=1 python app.py
 """
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from leakguard._doctor import doctor
 
         return doctor(sys.stdout)
+    if options.command == "show":
+        return _show(options)
     parser.print_help()
     return _USAGE
 
@@ -92,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         "-m", dest="module", nargs=argparse.REMAINDER, metavar="MODULE", help="run a module"
     )
     run.add_argument("program", nargs=argparse.REMAINDER, metavar="SCRIPT", help="run a script")
+    _add_show(commands)
     commands.add_parser(
         "doctor",
         help="say which hooks are on, and prove that a leak is seen",
@@ -101,6 +105,56 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     return parser
+
+
+_SHOW_EXAMPLES = """\
+examples:
+  python -m leakguard show leaks-*.jsonl
+  python -m leakguard show --format collapsed leaks.jsonl | flamegraph.pl > leaks.svg
+  python -m leakguard show --format speedscope -o leaks.speedscope.json leaks.jsonl
+
+exit status: 0; 2 where a file cannot be read.
+"""
+
+
+def _add_show(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    show = commands.add_parser(
+        "show",
+        help="read reports back: by site, over many processes and files",
+        description="Reads reports (JSON lines of LEAKGUARD_REPORT, or Report.to_json) back.",
+        epilog=_SHOW_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    show.add_argument("files", nargs="+", metavar="REPORT", type=Path, help="a file with reports")
+    show.add_argument(
+        "--format",
+        choices=("text", "json", "collapsed", "speedscope"),
+        default="text",
+        help="text (default); json; collapsed or speedscope: flame graphs of creation stacks",
+    )
+    show.add_argument("-o", dest="output", metavar="FILE", type=Path, help="write there")
+
+
+def _show(options: argparse.Namespace) -> int:
+    from leakguard import _show
+    from leakguard._text import use_color
+
+    try:
+        found = _show.read(options.files)
+        color = options.output is None and use_color(sys.stdout)
+        text = _show.FORMATS[options.format](found, color=color)
+        if options.output is None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        else:
+            options.output.write_text(text, encoding="utf-8")
+    except BrokenPipeError:
+        # The reader has seen enough (`| head`); nothing is to be flushed into that pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (_show.ReadError, OSError) as error:
+        print(f"python -m leakguard show: {error}", file=sys.stderr)
+        return _USAGE
+    return 0
 
 
 def _grace(text: str) -> float:

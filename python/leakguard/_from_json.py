@@ -31,10 +31,11 @@ def report_from_json(text: str | bytes) -> Report:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _wrong(f"not JSON: {error}") from None
-    return _report_from_dict(data)
+    return report_from_dict(data)
 
 
-def _report_from_dict(data: Any) -> Report:
+def report_from_dict(data: Any) -> Report:
+    """The report that `Report.to_dict` made. ValueError for anything else."""
     schema = _field(data, "schema", int)
     if schema != SCHEMA:
         raise ValueError(f"schema {schema} of a leakguard report is unknown; known here: {SCHEMA}")
@@ -65,6 +66,9 @@ def _report_from_dict(data: Any) -> Report:
 
 
 def leak_from_dict(data: Any, stacks: dict[Frames, Frames] | None = None) -> Leak:
+    """The leak that `Leak.to_dict` made. ValueError for anything else.
+
+    stacks: those met before; leaks with equal stacks share one."""
     stacks = {} if stacks is None else stacks
     site = _field(data, "site", dict, None)
     creator = _field(data, "creator", dict, None)

@@ -35,10 +35,7 @@ _MADE_BY_LOOP = frozenset({"task", "timer", "asyncgen", "transport", "server"})
 def render(report: Report, *, color: bool = False) -> str:
     """The report as text, without an end of line at its end; never raises."""
     paint = _Paint(color)
-    lines = [paint.bold(_headline(report))]
-    for number, leaks in enumerate(_entries(report), 1):
-        lines.append("")
-        lines += _entry(number, leaks, paint)
+    lines = [paint.bold(_headline(report)), *entries_text(report, color=color)]
     closing = [f"note: {printable(note)}" for note in report.notes]
     closing += [
         f'hidden: {count} by rule "{printable(rule)}" ({printable(reason)})'
@@ -48,6 +45,25 @@ def render(report: Report, *, color: bool = False) -> str:
     if closing and report:
         lines.append("")
     return "\n".join(lines + closing)
+
+
+def entries_text(leaks: Iterable[Leak], *, color: bool = False) -> list[str]:
+    """The lines for these leaks, by site, an empty one before each entry."""
+    paint = _Paint(color)
+    lines = []
+    for number, group in enumerate(_entries(leaks), 1):
+        lines += ["", *_entry(number, group, paint)]
+    return lines
+
+
+def headline_counts(leaks: Iterable[Leak]) -> str:
+    """How many of each kind: `2 tasks, 1 thread`."""
+    counts = _counted(leaks, lambda leak: leak._kind)
+    order = {kind: place for place, kind in enumerate(KINDS)}
+    return ", ".join(
+        _plural(count, kind)
+        for kind, count in sorted(counts, key=lambda it: (order.get(it[0], len(KINDS)), it[0]))
+    )
 
 
 def use_color(stream: object) -> bool:
@@ -108,12 +124,7 @@ class _Paint:
 
 
 def _headline(report: Report) -> str:
-    counts = _counted(report, lambda leak: leak._kind)
-    order = {kind: place for place, kind in enumerate(KINDS)}
-    kinds = ", ".join(
-        _plural(count, kind)
-        for kind, count in sorted(counts, key=lambda it: (order.get(it[0], len(KINDS)), it[0]))
-    )
+    kinds = headline_counts(report)
     if report.reason in _COUNTED_AS_LIVE:
         total = _plural(len(report), "live resource") if report else "no live resources"
         listed = f" ({kinds})" if kinds else ""
@@ -144,7 +155,7 @@ def _plural(count: int, noun: str) -> str:
     return f"{count} {printable(noun)}"
 
 
-def _entries(report: Report) -> list[list[Leak]]:
+def _entries(report: Iterable[Leak]) -> list[list[Leak]]:
     """One for each site and kind, largest first."""
     groups: dict[object, list[Leak]] = {}
     for leak in report:
