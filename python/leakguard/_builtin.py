@@ -73,6 +73,13 @@ def _is_idle_trio_worker(resource: Resource) -> bool:
     )
 
 
+def _is_pycares_closer(resource: Resource) -> bool:
+    closer = getattr(_target(resource), "__self__", None)
+    return _defined_in(type(closer), "pycares") and type(closer).__name__.endswith(
+        "ShutdownManager"
+    )
+
+
 def _is_anyio_test_runner(resource: Resource) -> bool:
     return _runs_anyio(resource, "TestRunner._run_tests_and_fixtures")
 
@@ -133,6 +140,12 @@ RULES: tuple[BuiltinRule, ...] = (
         "an idle worker of trio's thread cache (class in trio._core._thread_cache, without a job)",
         "waits ten seconds for the next call and then ends",
         _is_idle_trio_worker,
+    ),
+    BuiltinRule(
+        "thread",
+        "the closer of pycares' channels (method of a class of pycares)",
+        "one for the process: starts with the first channel (aiohttp's resolver) and stays",
+        _is_pycares_closer,
     ),
     BuiltinRule(
         "task",

@@ -6,6 +6,7 @@ its own. Every piece runs in the owner's scope, so what it creates, directly or 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import threading
@@ -181,37 +182,45 @@ def is_async(function: object) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
-def in_scope_of(owner: Owner, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The coroutine or async generator function, or bound method of one, with its code run in the
-    owner's scope: whoever runs it may do so in any task and context."""
+def in_scope_of(
+    find: Callable[[], Owner | None], function: Callable[..., Any]
+) -> Callable[..., Any]:
+    """The coroutine or async generator function, or bound method of one, with its code run in its
+    owner's scope: whoever runs it may do so in any task and context.
+
+    find: the owner, asked at each call (a plugin may keep what it was given for later calls).
+    """
     plain = getattr(function, "__func__", function)
     wrap = _wrap_generator if inspect.isasyncgenfunction(plain) else _wrap_coroutine
-    wrapped = wrap(owner, plain)
+    wrapped = wrap(find, plain)
     if isinstance(function, types.MethodType):
         return types.MethodType(wrapped, function.__self__)
     return wrapped
 
 
-def _wrap_coroutine(owner: Owner, function: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_coroutine(
+    find: Callable[[], Owner | None], function: Callable[..., Any]
+) -> Callable[..., Any]:
     @functools.wraps(function)
     async def run_in_scope(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        with owner.own.run():
-            owner.note_loop()
+        with _running(find()):
             return await function(*args, **kwargs)
 
     return run_in_scope
 
 
-def _wrap_generator(owner: Owner, function: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_generator(
+    find: Callable[[], Owner | None], function: Callable[..., Any]
+) -> Callable[..., Any]:
     @functools.wraps(function)
     async def run_in_scope(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
         __tracebackhide__ = True
+        owner = find()
         generator = function(*args, **kwargs)
         try:
             while True:
-                with owner.own.run():
-                    owner.note_loop()
+                with _running(owner):
                     try:
                         value = await generator.__anext__()
                     except StopAsyncIteration:
@@ -221,3 +230,10 @@ def _wrap_generator(owner: Owner, function: Callable[..., Any]) -> Callable[...,
             await generator.aclose()
 
     return run_in_scope
+
+
+def _running(owner: Owner | None) -> contextlib.AbstractContextManager[None]:
+    if owner is None:
+        return contextlib.nullcontext()
+    owner.note_loop()
+    return owner.own.run()

@@ -85,7 +85,7 @@ class Checks:
         self._default = settings.options()
         self._wanted: dict[pytest.Item, bool] = {}
         self._test: _Test | None = None
-        self._fixtures: list[Owner] = []  # the wider ones that are set up
+        self._fixtures: dict[pytest.FixtureDef[Any], Owner] = {}  # the wider ones, set up
         self._setting_up: list[Owner] = []  # one for another, outermost first
         self._ended: list[tuple[Owner, Report]] = []  # since the last report of a teardown
         self._findings: list[dict[str, Any]] = []
@@ -140,7 +140,7 @@ class Checks:
     def _begin_test(self, item: pytest.Item, options: Options) -> None:
         item.user_properties[:] = [it for it in item.user_properties if it[0] != MARKER]
         owner = _owner.Owner(options, "test", item.nodeid)
-        owner.leave_out(lambda: [fixture.own.number for fixture in self._fixtures])
+        owner.leave_out(lambda: [it.own.number for it in self._fixtures.values()])
         self._test = _Test(item, owner)
 
     def _options_of(self, item: pytest.Item) -> Options:
@@ -201,13 +201,16 @@ class Checks:
             owner = self._test.owner
         else:
             return (yield)
-        function = fixturedef.func
+        function = wrapped = fixturedef.func
         if _owner.is_async(function):
-            fixturedef.func = _owner.in_scope_of(owner, function)  # type: ignore[misc]
+            wrapped = _owner.in_scope_of(self._finder(fixturedef), function)
+            fixturedef.func = wrapped  # type: ignore[misc]
         try:
             return (yield)
         finally:
-            fixturedef.func = function  # type: ignore[misc]
+            # aiohttp's plugin puts its own in that place for good.
+            if fixturedef.func is wrapped:
+                fixturedef.func = function  # type: ignore[misc]
             if owner.reason == "fixture":
                 self._end_set_up(owner)
                 # Runs before the fixture's own, after those of what depends on it.
@@ -218,15 +221,23 @@ class Checks:
         label = f"{fixturedef.argname} ({fixturedef.scope} scope{where})"
         options = self._test.owner.options if self._test is not None else self._default
         owner = _owner.Owner(options, "fixture", label)
-        self._fixtures.append(owner)
+        self._fixtures[fixturedef] = owner
         self._setting_up.append(owner)
 
         def end() -> None:
-            self._fixtures.remove(owner)
+            del self._fixtures[fixturedef]
             self._end(owner, failed=False)
 
         fixturedef.addfinalizer(end)  # the first one is run last
         return owner
+
+    def _owner_of_test(self) -> Owner | None:
+        return None if self._test is None else self._test.owner
+
+    def _finder(self, fixturedef: pytest.FixtureDef[Any]) -> Callable[[], Owner | None]:
+        if fixturedef.scope == "function":
+            return self._owner_of_test
+        return lambda: self._fixtures.get(fixturedef)
 
     def _end_set_up(self, owner: Owner) -> None:
         owner.pause()
@@ -247,7 +258,7 @@ class Checks:
         if place is None:
             return (yield)
         function = getattr(place, name)
-        setattr(place, name, _owner.in_scope_of(self._test.owner, function))
+        setattr(place, name, _owner.in_scope_of(self._owner_of_test, function))
         try:
             return (yield)
         finally:
@@ -256,7 +267,7 @@ class Checks:
     def _loop_closes(self, loop: Any) -> None:
         """Who ran a test or fixture in a loop is about to close that: the last chance to let its
         tasks end by themselves."""
-        owners = [*self._fixtures]
+        owners = [*self._fixtures.values()]
         if self._test is not None:
             owners.append(self._test.owner)
             if _loop_of_unittest(self._test.item) is loop:

@@ -79,6 +79,7 @@ class Suite:
     PLUGINS: ClassVar = {
         "asyncio": "pytest_asyncio.plugin",
         "aiohttp": "pytest_aiohttp.plugin",
+        "aiohttp's own": "aiohttp.pytest_plugin",
         "anyio": "anyio.pytest_plugin",
         "xdist": "xdist.plugin",
         "rerunfailures": "pytest_rerunfailures",

@@ -480,6 +480,46 @@ def test_pytest_aiohttp(suite, pytester):
     assert found.leaking == ["test_handler_leaks", "test_leaks"]
 
 
+def test_the_plugin_inside_aiohttp_which_keeps_wrapped_fixtures_for_good(suite):
+    found = suite(
+        "--leakguard",
+        plugins=["aiohttp's own"],
+        forgets=FORGETS,
+        test_it="""
+            import asyncio
+            import pytest
+            from forgets import forget
+
+            @pytest.fixture
+            async def closed(loop):
+                task = forget()
+                yield
+                task.cancel()
+
+            @pytest.fixture
+            async def forgotten(loop):
+                yield forget()
+
+            async def test_first(closed, forgotten):
+                pass
+
+            async def test_second(closed):
+                pass
+
+            async def test_third(forgotten):
+                pass
+
+            async def test_fourth():
+                forget()
+
+            async def test_fifth():
+                forget(0.05)
+        """,
+    )
+    assert found.leaking == ["test_first[pyloop]", "test_fourth", "test_third[pyloop]"]
+    assert found.clean == ["test_fifth", "test_second[pyloop]"]
+
+
 def test_asyncio_run_in_the_body(suite):
     found = suite(
         "--leakguard",
