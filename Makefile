@@ -10,7 +10,7 @@ WHEEL_SOURCES := $(shell find setup.py pyproject.toml MANIFEST.in README.md LICE
 	-not -path '*/__pycache__*' -not -path '*.egg-info*')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test core-tests python-tests matrix lint asan tsan valgrind bench clean FORCE
+.PHONY: help demo test core-tests python-tests matrix lint asan tsan valgrind bench field clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -52,6 +52,9 @@ valgrind: build/packages ## the core's tests under valgrind
 bench: $(VENV)/installed ## what watching costs
 	$(VENV)/bin/python tests/bench/run.py
 	$(VENV)/bin/python tests/bench/pytest_cost.py
+
+field: $(VENV)/installed ## other projects' test suites, without and with --leakguard (half an hour)
+	$(VENV)/bin/python $(TOOLS)/field.py
 
 clean: ## remove what make made
 	rm -rf build $(VENV) python/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -61,6 +61,12 @@
 #define LG_TYPE_DICT(type) Py_XNewRef((type)->tp_dict)
 #endif
 
+#if PY_VERSION_HEX >= 0x030D0000
+#define LG_IS_FINALIZING() Py_IsFinalizing()
+#else
+#define LG_IS_FINALIZING() _Py_IsFinalizing()
+#endif
+
 /* A pending exception, set aside while our own code runs. */
 typedef struct {
     PyObject *type; /* unused from 3.12 on */

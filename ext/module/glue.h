@@ -12,6 +12,9 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include <signal.h>
+#include <time.h>
+
 #include "frames.h"
 #include "leakguard/tracker.h"
 
@@ -73,6 +76,13 @@ typedef struct {
         bool leaked;
     } exit;
     struct {
+        pid_t pid; /* the process that armed it, 0 where it is not armed */
+        int ask;   /* the signal whose Python-level handler writes the snapshot */
+        volatile sig_atomic_t asked;
+        timer_t timer;
+        struct itimerspec grace;
+    } terminate;
+    struct {
         bool on;
         bool audited;                      /* the audit hook is in, for good */
         void *chained;                     /* the PyRefTracer that was found, or NULL */
@@ -88,6 +98,7 @@ typedef struct {
     task_hook tasks;
     method_hook threads[THREAD_STARTS];
     method_hook set_running_loop;
+    method_hook set_signal;
     uint64_t seen[LG_KIND_COUNT]; /* births that hooks saw, failed creations included */
 
     PyObject *scope_var;        /* owned: the context variable of scope="descendants"; or NULL */
@@ -250,5 +261,19 @@ int
 exit_status_arm(int code);
 void
 exit_status_set(bool leaked);
+
+/* terminate.c: SIGTERM at its default disposition writes a snapshot first. */
+/* A real-time signal that nobody uses, or 0. */
+int
+terminate_free_signal(void);
+/* ask: that signal, whose Python-level handler ends in terminate_die; grace: seconds it has.
+ * -1 with an exception. */
+int
+terminate_arm(int ask, double grace);
+void
+terminate_disarm(void);
+/* Dies of SIGTERM by its default disposition. */
+void
+terminate_die(void);
 
 #endif

@@ -82,6 +82,7 @@ uninstall(void)
     unhook_tasks();
     unhook_threads();
     unhook_loops();
+    terminate_disarm();
     if (tracker == NULL) {
         return;
     }
@@ -539,6 +540,36 @@ core_exit_status_set(PyObject *module, PyObject *leaked)
     Py_RETURN_NONE;
 }
 
+static PyObject *
+core_free_signal(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return PyLong_FromLong(terminate_free_signal());
+}
+
+static PyObject *
+core_terminate_arm(PyObject *module, PyObject *args)
+{
+    (void)module;
+    int ask;
+    double grace;
+    if (!PyArg_ParseTuple(args, "id:terminate_arm", &ask, &grace) || !require_installed()
+        || terminate_arm(ask, grace) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_terminate_die(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    terminate_die();
+    Py_RETURN_NONE;
+}
+
 #define WITH_KEYWORDS(function) ((PyCFunction)(void (*)(void))(function))
 
 static PyMethodDef functions[] = {
@@ -579,6 +610,9 @@ static PyMethodDef functions[] = {
     {"witness_counts", core_witness_counts, METH_NOARGS, "kind -> (witnessed, seen) or None"},
     {"exit_status_arm", core_exit_status_arm, METH_O, "exit_status_arm(code)"},
     {"exit_status_set", core_exit_status_set, METH_O, "exit_status_set(leaked)"},
+    {"free_signal", core_free_signal, METH_NOARGS, "a real-time signal that nobody uses, or 0"},
+    {"terminate_arm", core_terminate_arm, METH_VARARGS, "terminate_arm(signal, grace)"},
+    {"terminate_die", core_terminate_die, METH_NOARGS, "die of SIGTERM"},
     {NULL, NULL, 0, NULL},
 };
 

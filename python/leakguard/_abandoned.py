@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from leakguard._report import Leak
 
 _listeners: list[Callable[[list[Leak]], None]] = []
+_ending: dict[int, Any] = {}  # id of a runner that closes now -> its loop
 _closing: list[Callable[[Any], None]] = []
+_around: list[tuple[Callable[[Any], None], Callable[[Any], None]]] = []
 
 
 def hook() -> None:
@@ -41,9 +43,22 @@ def no_longer_before_close(action: Callable[[Any], None]) -> None:
         _closing.remove(action)
 
 
+def around_close(begin: Callable[[Any], None], end: Callable[[Any], None]) -> None:
+    """Have `begin` called with a runner's loop after its tasks were looked at and before the runner
+    cancels them, and `end` when it has closed, or could not."""
+    if (begin, end) not in _around:
+        _around.append((begin, end))
+
+
 def _hook_runners(module: ModuleType) -> None:
     cls = module.Runner
-    _imports.replace(cls, "close", _core.Hook(cls.close, before=_before_runner_close))
+    hook = _core.Hook(
+        cls.close,
+        before=_before_runner_close,
+        after=_after_runner_close,
+        failed=_after_runner_close,
+    )
+    _imports.replace(cls, "close", hook)
 
 
 def _hook_base_events(module: ModuleType) -> None:
@@ -62,6 +77,16 @@ def _before_runner_close(runner: Any) -> None:
     loop = getattr(runner, "_loop", None)
     if loop is not None and not loop.is_closed():
         _abandon(loop, "left running when its runner closed, which cancelled it", cancelled=False)
+        _ending[id(runner)] = loop
+        for begin, _ in _around:
+            begin(loop)
+
+
+def _after_runner_close(runner: Any) -> None:
+    loop = _ending.pop(id(runner), None)
+    if loop is not None:
+        for _, end in _around:
+            end(loop)
 
 
 def _before_loop_close(loop: Any) -> None:

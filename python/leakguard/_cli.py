@@ -22,6 +22,7 @@ _EXAMPLES = """\
 examples:
   python -m leakguard run app.py
   python -m leakguard show leaks.jsonl
+  python -m leakguard dump 4711
   python -m leakguard doctor
   LEAKGUARD=1 python app.py
 """
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return doctor(sys.stdout)
     if options.command == "show":
         return _show(options)
+    if options.command == "dump":
+        return _dump(options)
     parser.print_help()
     return _USAGE
 
@@ -96,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("program", nargs=argparse.REMAINDER, metavar="SCRIPT", help="run a script")
     _add_show(commands)
+    _add_dump(commands)
     commands.add_parser(
         "doctor",
         help="say which hooks are on, and prove that a leak is seen",
@@ -154,6 +158,42 @@ def _show(options: argparse.Namespace) -> int:
     except (_show.ReadError, OSError) as error:
         print(f"python -m leakguard show: {error}", file=sys.stderr)
         return _USAGE
+    return 0
+
+
+_DUMP_EXAMPLES = """\
+examples:
+  LEAKGUARD=1 LEAKGUARD_SIGNAL=SIGUSR2 python app.py &
+  python -m leakguard dump $!
+
+From CPython 3.14 on also for a process that was started without leakguard, by an interpreter of
+the same version and with the rights that a debugger needs: then without creation stacks.
+
+exit status: 0; 1 where the process gives no answer.
+"""
+
+
+def _add_dump(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    dump = commands.add_parser(
+        "dump",
+        help="say what is alive in a running process",
+        description="Asks a running process for a snapshot of its tasks and threads.",
+        epilog=_DUMP_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    dump.add_argument("pid", type=int, metavar="PID", help="the process")
+
+
+def _dump(options: argparse.Namespace) -> int:
+    from leakguard._dump import DumpError, dump
+    from leakguard._text import use_color
+
+    try:
+        report = dump(options.pid)
+    except DumpError as error:
+        print(f"python -m leakguard dump: {error}", file=sys.stderr)
+        return 1
+    print(report.text(color=use_color(sys.stdout)))
     return 0
 
 

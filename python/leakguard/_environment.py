@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 
-from leakguard import _abandoned, _core, _guard, _imports, _ledger, _settings, _tracking, _verdict
+from leakguard import (
+    _abandoned,
+    _config,
+    _core,
+    _imports,
+    _ledger,
+    _live_look,
+    _settings,
+    _tracking,
+    _verdict,
+)
 from leakguard._exit_watch import ExitWatch
 from leakguard._kinds import KINDS
-from leakguard._report import Report, json_lines
+from leakguard._loop_watch import LoopWatch
+from leakguard._output import Output, write
+from leakguard._report import Report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
+    from typing import Any
 
     from leakguard._report import Leak
+    from leakguard._rules import IgnoreRule
     from leakguard._settings import Settings
 
 # Tells Python subprocesses that their parent is watched: they only report.
@@ -38,46 +52,98 @@ def activate() -> None:
     if not settings.active or _watches:
         return
     _tracking.install(kinds=settings.kinds, stack_depth=settings.stack_depth)
-    watch = _Watch(settings)
+    watch = _Watch(settings, _rules(settings))
+    _watches.append(watch)
     if settings.witness:
         _core.witness_start()
     _imports.replace(threading, "_shutdown", watch.shutdown)
+    _imports.replace(os, "_exit", _core.Hook(os._exit, before=watch.before_exit))
+    _imports.after("gevent.monkey", _hook_gevent)
     _abandoned.listen(watch.loop_ended)
-    _watches.append(watch)
+    loop_watch = LoopWatch(settings.grace, watch.loop_held_up)
+    _abandoned.around_close(loop_watch.begin, loop_watch.end)
+    _safely(watch.listen)
+
+
+def _rules(settings: Settings) -> tuple[IgnoreRule, ...]:
+    place = _config.find(settings.config)
+    if place is None:
+        return ()
+    try:
+        return _config.load(place[0], tables=place[1])
+    except _config.ConfigError as error:
+        write(f"leakguard: {error}; no rule of this file is used\n")
+    except OSError as error:
+        write(f"leakguard: LEAKGUARD_CONFIG: {place[0]}: {error.strerror}; no rule is used\n")
+    return ()
 
 
 class _Watch:
     """What the environment mode knows of this process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, rules: tuple[IgnoreRule, ...]) -> None:
         self._settings = settings
+        self._output = Output(settings)
         self._mark = _ledger.Mark(keeps=False)
         self._told: set[int] = set()
         _ledger.tell(self._told)
+        self._hidden = dict.fromkeys(rules, 0)
         self._original_shutdown: Callable[[], None] = vars(threading)["_shutdown"]
+        self._is_forked = False
+        self._is_over = False
         parent = os.environ.get(_WATCHED_BY, "")
-        is_child = parent not in ("", str(os.getpid()))
+        self._is_child = parent not in ("", str(os.getpid()))
         # Set once: a child that replaces itself by exec stays the child of who is watched.
         os.environ.setdefault(_WATCHED_BY, str(os.getpid()))
-        self._sets_status = settings.action == "exit" and not is_child
+        self._sets_status = settings.action == "exit" and not self._is_child
         if self._sets_status:
             _core.exit_status_arm(settings.exitcode)
 
+    def listen(self) -> None:
+        """To the signals that ask for a look at what is alive."""
+        if self._settings.signal:
+            _live_look.listen(self._settings.signal, self._snapshot, self._output.report)
+        if not self._is_child and os.getpid() != 1:
+            _live_look.at_termination(self._settings.grace, self._terminated)
+
     @property
     def _is_on(self) -> bool:
-        """False in a forked child, and where the program has ended the tracking."""
-        return self._mark.pid == os.getpid() and self._mark.is_current
+        """False where the program has ended the tracking. A forked child begins anew."""
+        if self._mark.pid != os.getpid():
+            self._mark = _ledger.Mark(keeps=False)
+            self._told.clear()
+            self._is_forked = self._is_child = True
+            self._is_over = self._sets_status = False
+        return self._mark.is_current
 
     def loop_ended(self, leaks: list[Leak]) -> None:
         """Report tasks that a runner or loop is about to cancel or drop."""
         if self._is_on:
             mine = [leak for leak in leaks if not _ledger.is_guarded(leak.serial)]
-            self.report(self._untold(mine), reason="loop end")
+            self._report(self._new(mine), reason="loop end")
+
+    def loop_held_up(self, loop: Any, upto: int, waited: float) -> None:
+        """The end of a loop waits since `waited` seconds."""
+        if not self._is_on:
+            return
+        held = _verdict.holding_loop(self._mark.serial, upto, loop)
+        held = [leak for leak in held if leak.kind in self._settings.kinds]
+        new = self._new(held)
+        if new:
+            self._report(new, reason="loop end", waited=waited)
+        known = [leak for leak in held if leak not in new]
+        if known:
+            self._say_held_up("the end of the loop", waited, known)
 
     def shutdown(self) -> None:
         """In the place of threading._shutdown, which runs concurrent.futures' exit callbacks and
         joins the non-daemon threads."""
-        if not self._is_on:
+        if not self._is_on or self._is_over:
+            self._original_shutdown()
+            return
+        self._is_over = True
+        if self._is_forked:
+            _safely(lambda: self._report_alive("child exit"))
             self._original_shutdown()
             return
         _safely(self._report_stranded_tasks)
@@ -87,35 +153,76 @@ class _Watch:
             self._original_shutdown()
         finally:
             exit_watch.end()
+        _safely(lambda: self._report_alive("exit"))
+        _safely(self._report_rules)
         if self._settings.witness:
-            _safely(_report_witness)
+            _safely(self._report_witness)
+        _live_look.stop()
+
+    def before_exit(self, *_: object) -> None:
+        """os._exit: nothing else runs any more."""
+        if self._is_on and not self._is_over:
+            self._is_over = True
+            self._report_alive("child exit" if self._is_forked else "os._exit")
+
+    def _report_alive(self, reason: str) -> None:
+        """What lives on: worth a note, but no leak here."""
+        alive = self._new(_verdict.alive_at_exit(self._mark.serial))
+        alive = [leak for leak in alive if leak.kind in self._settings.kinds]
+        if alive:
+            self._told.update(leak.serial for leak in alive)
+            self._output.report(Report(alive, reason=reason), note=True)
 
     def _report_stranded_tasks(self) -> None:
         if "task" in self._settings.kinds:
             stranded = _verdict.stranded_tasks(self._mark.serial)
-            self.report(self._untold(stranded), reason="shutdown")
+            self._report(self._new(stranded), reason="shutdown")
 
     def _report_held_up(self, waited: float, joined: threading.Thread | None) -> None:
         """The exit waits for threads since `waited` seconds."""
         if "thread" not in self._settings.kinds:
             return
         held = _verdict.holding_exit(self._mark.serial, joined)
-        new = self._untold(held)
+        new = self._new(held)
         if new:
-            self.report(new, reason="shutdown", waited=waited)
+            self._report(new, reason="shutdown", waited=waited)
         elif held:
-            names = ", ".join(f"{leak.kind} {leak.function}" for leak in held[:5])
-            more = f" and {len(held) - 5} more" if len(held) > 5 else ""
-            write(f"leakguard: the exit is still held up after {waited:.0f} s by {names}{more}\n")
+            self._say_held_up("the exit", waited, held)
 
-    def _untold(self, leaks: list[Leak]) -> list[Leak]:
-        """Without what this process has reported already, here or in a guard."""
+    def _say_held_up(self, what: str, waited: float, held: list[Leak]) -> None:
+        names = ", ".join(f"{leak.kind} {leak.function}" for leak in held[:5])
+        more = f" and {len(held) - 5} more" if len(held) > 5 else ""
+        write(f"leakguard: {what} is still held up after {waited:.0f} s by {names}{more}\n")
+
+    def _snapshot(self) -> Report:
+        """All that lives now."""
+        everything = _verdict.everything(self._settings.kinds) if self._is_on else []
+        return Report(everything, reason="snapshot")
+
+    def _terminated(self) -> None:
+        if self._is_on:
+            alive = _verdict.alive_at_exit(self._mark.serial)
+            alive = [leak for leak in alive if leak.kind in self._settings.kinds]
+            self._output.report(Report(alive, reason="terminated"))
+
+    def _new(self, leaks: list[Leak]) -> list[Leak]:
+        """Without what this process has reported already, here or in a guard, and what a rule
+        hides."""
         if len(self._told) > _TOLD_LIMIT:
             alive = {record.serial for record in _core.live(0, _tracking.mask_of(KINDS))}
             self._told &= alive
-        return [leak for leak in leaks if leak.serial not in self._told]
+        new = [leak for leak in leaks if leak.serial not in self._told]
+        return [leak for leak in new if not self._hide(leak)] if self._hidden else new
 
-    def report(self, leaks: list[Leak], *, reason: str, waited: float = 0.0) -> None:
+    def _hide(self, leak: Leak) -> bool:
+        for rule in self._hidden:
+            if rule.matches(leak):
+                self._hidden[rule] += 1
+                self._told.add(leak.serial)
+                return True
+        return False
+
+    def _report(self, leaks: list[Leak], *, reason: str, waited: float = 0.0) -> None:
         """Hand leaks to where the settings say."""
         if not leaks:
             return
@@ -123,22 +230,41 @@ class _Watch:
         self._told.update(leak.serial for leak in leaks)
         if self._sets_status:
             _core.exit_status_set(True)
-        report = Report(leaks, reason=reason, waited=waited)
-        if self._settings.action == "log":
-            _guard.log(report)
-        elif self._settings.report is None or not _append(self._settings.report, report):
-            from leakguard._text import use_color
+        self._output.report(Report(leaks, reason=reason, waited=waited))
 
-            write(report.text(color=use_color(sys.__stderr__)) + "\n")
+    def _report_rules(self) -> None:
+        """What each rule hid; that one hid nothing is said once, not by each child."""
+        for rule, count in self._hidden.items():
+            text = None
+            if count:
+                text = f'hidden: {count} by rule "{rule}" ({rule.reason})'
+            elif rule.overdue:
+                text = f'rule "{rule}" is overdue since {rule.until} and hides nothing'
+            elif not self._is_child:
+                text = f'rule "{rule}" hid nothing'
+            if text is not None:
+                self._output.text(text, "shutdown")
+
+    def _report_witness(self) -> None:
+        for kind, counts in _core.witness_counts().items():
+            if counts is not None and counts[0] != counts[1]:
+                write(
+                    f"leakguard: witness: CPython announced the birth of {counts[0]} {kind}s, the "
+                    f"hooks saw {counts[1]}\n"
+                )
 
 
-def _report_witness() -> None:
-    for kind, counts in _core.witness_counts().items():
-        if counts is not None and counts[0] != counts[1]:
-            write(
-                f"leakguard: witness: CPython announced the birth of {counts[0]} {kind}s, the "
-                f"hooks saw {counts[1]}\n"
-            )
+def _hook_gevent(module: ModuleType) -> None:
+    _imports.replace(
+        module, "patch_thread", _core.Hook(vars(module)["patch_thread"], after=_say_gevent)
+    )
+
+
+def _say_gevent(*_: object, **__: object) -> None:
+    write(
+        "leakguard: gevent has patched threading: greenlets that stand for threads are not seen, "
+        "native threads and asyncio tasks are\n"
+    )
 
 
 def _safely(action: Callable[[], None]) -> None:
@@ -146,41 +272,3 @@ def _safely(action: Callable[[], None]) -> None:
         action()
     except Exception as error:
         write(f"leakguard: a check failed: {type(error).__name__}: {error}\n")
-
-
-def _append(path: str, report: Report) -> bool:
-    """Append to a JSON-lines file in one write. False, with a line on stderr, where that fails."""
-    data = "".join(line + "\n" for line in json_lines(report)).encode()
-    try:
-        # Without O_NONBLOCK a pipe that nobody reads would hold the program up for ever.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        descriptor = os.open(path, flags, 0o600)
-        try:
-            os.set_blocking(descriptor, True)
-            while data:
-                data = data[os.write(descriptor, data) :]
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        write(f"leakguard: LEAKGUARD_REPORT: {path}: {error.strerror}\n")
-        return False
-    return True
-
-
-def write(text: str) -> None:
-    """To the process's stderr, if it still has one; what it says now comes first.
-
-    Past the stream's buffer: what could not be written would stay in there, and would change the
-    exit status at the interpreter's last flush.
-    """
-    stream = sys.__stderr__
-    if stream is None:
-        return
-    try:
-        stream.flush()
-        data = text.encode(stream.encoding or "utf-8", "backslashreplace")
-        while data:
-            data = data[os.write(stream.fileno(), data) :]
-    except (OSError, ValueError):
-        # Closed by the program, or replaced by something without a file: nowhere to say it.
-        pass

@@ -190,6 +190,14 @@ def _is_default(loop: Any, executor: Any) -> bool:
     return any(found is executor for found in gc.get_referents(loop))
 
 
+def is_busy_for(loop: Any, run: Any, thread: Any, frame: Callable[[], FrameType | None]) -> bool:
+    """Whether this thread is a worker of the loop's default executor, and inside a call."""
+    charge = charge_of(run, thread)
+    if charge is None or charge.executor is None or not _is_default(loop, charge.executor):
+        return False
+    return call_in_worker(frame()) is not None
+
+
 def is_idle_worker(thread: Any, frame: FrameType | None) -> bool:
     """Whether this is a thread pool's worker that waits for its next call."""
     module = sys.modules.get("concurrent.futures.thread")

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 
 _ACTIONS = {"": "off", "0": "off", "1": "warn", "warn": "warn", "log": "log", "exit": "exit"}
 _LONGEST_SHOWN = 80
+# They cannot be caught, mean something else to Python, or end the process after an error.
+_NO_SIGNALS = frozenset(
+    {
+        *("SIGKILL", "SIGSTOP", "SIGINT", "SIGTERM", "SIGCHLD", "SIGCLD", "SIGPIPE", "SIGABRT"),
+        *("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGSYS", "SIGTRAP", "SIGRTMIN", "SIGRTMAX"),
+        *("SIG_DFL", "SIG_IGN", "SIG_BLOCK", "SIG_UNBLOCK", "SIG_SETMASK"),
+    }
+)
 
 
 class Settings:
@@ -22,9 +30,11 @@ class Settings:
         "_report",
         "action",
         "complaints",
+        "config",
         "exitcode",
         "grace",
         "kinds",
+        "signal",
         "stack_depth",
         "witness",
     )
@@ -36,6 +46,8 @@ class Settings:
         self.kinds: tuple[str, ...] = DEFAULT_KINDS
         self.stack_depth = 64  # frames
         self.witness = False
+        self.config = ""  # a file with ignore rules; empty: pyproject.toml, if there is one
+        self.signal = 0  # the number of the signal that asks for a snapshot, 0 for none
         self.complaints: list[str] = []  # for each wrong value a line, without its end
         self._report: str | None = None
 
@@ -64,6 +76,8 @@ def read(environ: Mapping[str, str], available: Sequence[str] = KINDS) -> Settin
     settings.kinds = reader.kinds("LEAKGUARD_KINDS", settings.kinds, available)
     settings.stack_depth = reader.whole("LEAKGUARD_STACK_DEPTH", settings.stack_depth, 1, 1024)
     settings.witness = reader.switch("LEAKGUARD_WITNESS")
+    settings.config = environ.get("LEAKGUARD_CONFIG", "")
+    settings.signal = reader.signal("LEAKGUARD_SIGNAL")
     settings._report = _absolute(environ.get("LEAKGUARD_REPORT", ""))
     return settings
 
@@ -124,6 +138,19 @@ class _Reader:
         if given not in ("", "0", "1"):
             self._complain(name, given, "0 or 1", "the default, 0, is used")
         return given == "1"
+
+    def signal(self, name: str) -> int:
+        given = self._environ.get(name, "")
+        if not given:
+            return 0
+        import _signal  # type: ignore[import-not-found]  # `signal` would import enum
+
+        number = getattr(_signal, given, None) if given.startswith("SIG") else None
+        if not isinstance(number, int) or given in _NO_SIGNALS:
+            allowed = "the name of a signal that the program does not use, like SIGUSR2"
+            self._complain(name, given, allowed, "no signal asks for a snapshot")
+            return 0
+        return number
 
     def _complain(self, name: str, given: str, allowed: str, instead: str) -> None:
         shown = repr(given[:_LONGEST_SHOWN])

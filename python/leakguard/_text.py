@@ -27,7 +27,13 @@ _MOMENTS = {
     "loop end": "at loop end",
     "shutdown": "at shutdown",
 }
-_COUNTED_AS_LIVE = {"snapshot": "", "terminated": " at termination"}
+_COUNTED_AS_LIVE = {
+    "snapshot": "",
+    "terminated": " at termination",
+    "exit": " at exit",
+    "os._exit": " at os._exit",
+    "child exit": " at the end of a forked child",
+}
 
 _MADE_BY_LOOP = frozenset({"task", "timer", "asyncgen", "transport", "server"})
 

@@ -171,6 +171,42 @@ def holding_exit(since: int, joined: threading.Thread | None = None) -> list[Lea
         context.forget_frames()
 
 
+def holding_loop(since: int, upto: int, loop: Any) -> list[Leak]:
+    """At the end of a loop: the tasks that have not let themselves be cancelled, and the calls in
+    its default executor.
+
+    upto: the newest serial when that end began: what is younger belongs to the end itself.
+    """
+    context = _describe.Context()
+    held = []
+    try:
+        for resource, _ in _left(since, TASK, context):
+            if resource.serial <= upto and loop_of(resource.object) is loop:
+                held.append(resource.leak(why="it was cancelled, and the end of its loop waits"))
+        for resource, _ in _left(since, THREAD, context):
+            run, thread = resource.object, resource.thread
+            if _executors.is_busy_for(loop, run, thread, resource.current_frame):
+                why = "nothing can cancel a call in a thread: the end of the loop waits for it"
+                held.append(resource.leak(why=why))
+        return held
+    finally:
+        context.forget_frames()
+
+
+def alive_at_exit(since: int) -> list[Leak]:
+    """What lives on when a process ends: neither the code that runs here, nor the main thread, nor
+    known infrastructure."""
+    context = _describe.Context()
+    try:
+        return [
+            resource.leak()
+            for kind in (TASK, THREAD)
+            for resource, _ in _left(since, kind, context)
+        ]
+    finally:
+        context.forget_frames()
+
+
 def _is_joined(resource: Resource) -> bool:
     """Whether Python waits for this thread at exit."""
     thread = resource.thread
