@@ -62,6 +62,8 @@ def activate() -> None:
     _abandoned.listen(watch.loop_ended)
     loop_watch = LoopWatch(settings.grace, watch.loop_held_up)
     _abandoned.around_close(loop_watch.begin, loop_watch.end)
+    # Cannot be taken back; after an end of the tracking it does nothing.
+    os.register_at_fork(after_in_child=watch.forked)
     _safely(watch.listen)
 
 
@@ -106,15 +108,19 @@ class _Watch:
         if not self._is_child and os.getpid() != 1:
             _live_look.at_termination(self._settings.grace, self._terminated)
 
-    @property
-    def _is_on(self) -> bool:
-        """False where the program has ended the tracking. A forked child begins anew."""
-        if self._mark.pid != os.getpid():
+    def forked(self) -> None:
+        """This is a child now: it begins anew, and only reports."""
+        if self._mark.is_current:
             self._mark = _ledger.Mark(keeps=False)
             self._told.clear()
+            self._hidden = dict.fromkeys(self._hidden, 0)
             self._is_forked = self._is_child = True
             self._is_over = self._sets_status = False
-        return self._mark.is_current
+
+    @property
+    def _is_on(self) -> bool:
+        """False where the program has ended the tracking, and in a child made behind our back."""
+        return self._mark.pid == os.getpid() and self._mark.is_current
 
     def loop_ended(self, leaks: list[Leak]) -> None:
         """Report tasks that a runner or loop is about to cancel or drop."""

@@ -73,6 +73,32 @@ def program(run, tmp_path):
     return run_text
 
 
+@pytest.fixture
+def start(tmp_path):
+    """Starts a program that prints "ready", and waits for that."""
+    started = []
+
+    def start_program(text, *options, **variables):
+        path = tmp_path / "app.py"
+        path.write_text(text, encoding="utf-8")
+        process = subprocess.Popen(
+            [sys.executable, *options, str(path)],
+            env=clean_environment(**variables),
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield start_program
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
 class Suite:
     """What a pytest run in a process of its own printed, and how each of its tests ended."""
 
