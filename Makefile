@@ -25,6 +25,7 @@ core-tests: build/packages
 
 # After the core's: a fault there explains one here. (The bar: order only, for `make -j`.)
 python-tests: $(VENV)/installed | core-tests
+	@$(TOOLS)/system_packages.sh tests
 	$(VENV)/bin/python -m pytest tests/python
 
 matrix: core-tests $(VENV)/ready ## the tests on every CPython from 3.11 to 3.15, or: make matrix VERSIONS="3.12 3.15"

@@ -260,7 +260,7 @@ START_TEST(a_creator_is_known_by_serial_and_hands_on_a_newer_scope)
     ck_assert_int_eq(lg_registry_find(registry, address(2), &record), LG_OK);
     ck_assert_uint_eq(record.creator, serial);
     ck_assert_uint_eq(record.scope, 9);
-    ck_assert_uint_eq(record.children, 1);
+    ck_assert_uint_eq(record.children, 2);
     ck_assert_int_eq(lg_registry_find(registry, address(3), &record), LG_OK);
     ck_assert_uint_eq(record.scope, 12);
     ck_assert_int_eq(lg_registry_find(registry, address(5), &record), LG_OK);

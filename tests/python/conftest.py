@@ -78,11 +78,11 @@ def start(tmp_path):
     """Starts a program that prints "ready", and waits for that."""
     started = []
 
-    def start_program(text, *options, **variables):
+    def start_program(text, *options, arguments=(), **variables):
         path = tmp_path / "app.py"
         path.write_text(text, encoding="utf-8")
         process = subprocess.Popen(
-            [sys.executable, *options, str(path)],
+            [sys.executable, *options, str(path), *arguments],
             env=clean_environment(**variables),
             cwd=tmp_path,
             stdout=subprocess.PIPE,

@@ -1,5 +1,5 @@
 #!/bin/sh
-# system_packages.sh build|valgrind|matrix ...
+# system_packages.sh build|tests|valgrind|matrix ...
 #
 # Makes sure that the machine has what these targets need. Debian and Ubuntu: installs what is
 # missing. Elsewhere: one line that says what is missing. Each thing is tried, not looked up in
@@ -61,6 +61,9 @@ look() {
             need "meson" "meson" meson --version
             need "ninja" "ninja-build" has_ninja
             ;;
+        tests)
+            need "a Prometheus server" "prometheus" prometheus --version
+            ;;
         valgrind)
             need "valgrind" "valgrind" valgrind --version
             ;;
@@ -71,7 +74,7 @@ look() {
                 test -e /usr/share/keyrings/debian-archive-keyring.gpg
             ;;
         *)
-            stop "system_packages.sh knows build, valgrind and matrix, not '$target'"
+            stop "system_packages.sh knows build, tests, valgrind and matrix, not '$target'"
             ;;
         esac
     done
