@@ -195,14 +195,11 @@ def holding_loop(since: int, upto: int, loop: Any) -> list[Leak]:
 
 def alive_at_exit(since: int) -> list[Leak]:
     """What lives on when a process ends: neither the code that runs here, nor the main thread, nor
-    known infrastructure."""
+    known infrastructure, nor an idle worker of a running loop's default executor."""
     context = _describe.Context()
     try:
-        return [
-            resource.leak()
-            for kind in (TASK, THREAD)
-            for resource, _ in _left(since, kind, context)
-        ]
+        found = [pair[0] for kind in (TASK, THREAD) for pair in _left(since, kind, context)]
+        return [resource.leak() for resource in found if why_left(resource, since) is not None]
     finally:
         context.forget_frames()
 

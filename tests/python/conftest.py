@@ -73,6 +73,11 @@ def program(run, tmp_path):
     return run_text
 
 
+class _Started(subprocess.Popen):
+    def communicate(self, *arguments, **options):
+        return tuple(data.decode() for data in super().communicate(*arguments, **options))
+
+
 @pytest.fixture
 def start(tmp_path):
     """Starts a program that prints "ready", and waits for that."""
@@ -81,16 +86,16 @@ def start(tmp_path):
     def start_program(text, *options, arguments=(), **variables):
         path = tmp_path / "app.py"
         path.write_text(text, encoding="utf-8")
-        process = subprocess.Popen(
+        process = _Started(
             [sys.executable, *options, str(path), *arguments],
             env=clean_environment(**variables),
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            bufsize=0,  # what is read ahead here, communicate() would not see
         )
         started.append(process)
-        assert process.stdout.readline() == "ready\n"
+        assert process.stdout.readline() == b"ready\n"
         return process
 
     yield start_program
