@@ -28,7 +28,9 @@ async def main():
     prometheus_client.start_http_server(int(sys.argv[1]), "127.0.0.1")
     for _ in range(3):
         await asyncio.create_task(asyncio.sleep(0))
-    tasks = [asyncio.create_task(reader()) for _ in range(5)]
+    tasks = []
+    for _ in range(5):
+        tasks.append(asyncio.create_task(reader()))
     print("ready", flush=True)
     await asyncio.gather(*tasks)
 
@@ -94,7 +96,7 @@ def test_a_prometheus_server_gets_the_true_numbers(scraped):
     # The main task was there before tracking began: it lives, and counts as created.
     assert (live, created, ended) == (6, 9, 3)
     sites = scraped('leakguard_site_live{kind="task"}')
-    assert [(labels["site"], number) for labels, number in sites] == [("app.py:16 in main", 5)]
+    assert [(labels["site"], number) for labels, number in sites] == [("app.py:18 in main", 5)]
     [(_, dropped)] = scraped("leakguard_dropped_total")
     assert dropped == 0
 

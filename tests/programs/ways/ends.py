@@ -1,0 +1,3 @@
+# The end of the main module.
+# status: 0
+print("done")

@@ -1,0 +1,17 @@
+# KeyboardInterrupt in the main thread, while a task is left.
+# status: -2
+# report: 1 leak at loop end (1 task
+import asyncio
+import os
+import signal
+
+
+async def main():
+    task = asyncio.create_task(asyncio.sleep(3600))
+    await asyncio.sleep(0)
+    print(task.done(), flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.sleep(3600)
+
+
+asyncio.run(main())

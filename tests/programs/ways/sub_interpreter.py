@@ -1,0 +1,19 @@
+# A sub-interpreter with threads and tasks of its own: passed through.
+# status: 0
+import textwrap
+
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+
+code = """
+import threading
+thread = threading.Thread(target=print, args=("in a thread of it",))
+thread.start()
+thread.join()
+"""
+number = interpreters.create()
+interpreters.run_string(number, textwrap.dedent(code))
+interpreters.destroy(number)
+print("done")
