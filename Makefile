@@ -1,7 +1,9 @@
 PYTHON ?= python3
 VENV := .venv
 TOOLS := tests/tools
-export PYTHON VENV
+# Tests at once: most of a test run is waiting for a grace to pass, or for a process to start.
+AT_ONCE := 3
+export PYTHON VENV AT_ONCE
 # How Python starts is part of what is tested: PYTHONUNBUFFERED and the like stay outside.
 unexport $(filter-out PYTHON,$(filter PYTHON%,$(.VARIABLES)))
 
@@ -10,7 +12,7 @@ WHEEL_SOURCES := $(shell find setup.py pyproject.toml MANIFEST.in README.md LICE
 	-not -path '*/__pycache__*' -not -path '*.egg-info*')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test core-tests python-tests matrix lint asan tsan valgrind bench field clean FORCE
+.PHONY: help demo test core-tests python-tests matrix lint asan tsan valgrind bench field cpython clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -26,7 +28,7 @@ core-tests: build/packages
 # After the core's: a fault there explains one here. (The bar: order only, for `make -j`.)
 python-tests: $(VENV)/installed | core-tests
 	@$(TOOLS)/system_packages.sh tests
-	$(VENV)/bin/python -m pytest tests/python
+	$(VENV)/bin/python -m pytest -n $(AT_ONCE) tests/python
 
 matrix: core-tests $(VENV)/ready ## the tests on every CPython from 3.11 to 3.15, or: make matrix VERSIONS="3.12 3.15"
 	@$(VENV)/bin/python $(TOOLS)/matrix.py $(VERSIONS)
@@ -56,6 +58,9 @@ bench: $(VENV)/installed ## what watching costs
 
 field: $(VENV)/installed ## other projects' test suites, without and with --leakguard (half an hour)
 	$(VENV)/bin/python $(TOOLS)/field.py
+
+cpython: $(VENV)/ready ## CPython's own tests, plain and under LEAKGUARD=1 (an hour)
+	$(VENV)/bin/python $(TOOLS)/cpython_tests.py
 
 clean: ## remove what make made
 	rm -rf build $(VENV) python/*.egg-info .pytest_cache .mypy_cache .ruff_cache

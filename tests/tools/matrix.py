@@ -42,6 +42,7 @@ LONG = 1200  # seconds for one run of the tests
 PROGRESS = 30  # seconds between two signs of life
 # Most of a test run is waiting for a grace to pass, so two share a core well.
 AT_ONCE = 2
+TESTS = os.environ.get("AT_ONCE", "3")  # at once, of one interpreter
 
 CLOSING_LINE = re.compile(r"\b\d+ (passed|failed|errors?|skipped)\b.* in \d")
 
@@ -173,7 +174,7 @@ def test_python(place: Place, python: str, sdist: Path, log: Log) -> None:
         *pip, "install", "--no-deps", "--no-index", "--find-links", wheels, DISTRIBUTION,
     )  # fmt: skip
     began = time.monotonic()
-    tests = [f"{venv}/bin/python", "-m", "pytest", "--color=no", "tests/python"]
+    tests = [f"{venv}/bin/python", "-m", "pytest", "--color=no", "-n", TESTS, "tests/python"]
     log.step(place, "pytest", "env", "-C", tree, *tests, limit=LONG)
     log.say(f"pytest, {round(time.monotonic() - began)} s")
     log.show(CLOSING_LINE)

@@ -17,4 +17,4 @@ LD_PRELOAD=$(${CC:-cc} -print-file-name=libasan.so) \
     ASAN_OPTIONS=detect_leaks=0 \
     UBSAN_OPTIONS=print_stacktrace=1 \
     PYTHONMALLOC=malloc \
-    "$folder/venv/bin/python" -m pytest -p no:cacheprovider tests/python
+    "$folder/venv/bin/python" -m pytest -p no:cacheprovider -n "$AT_ONCE" tests/python
