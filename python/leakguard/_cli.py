@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
+    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
 _USAGE = 2
 
 _EXAMPLES = """\
@@ -71,14 +73,14 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    run = commands.add_parser(
+    run = _add_command(
+        commands,
         "run",
-        help="run a program and report what it leaves behind",
-        description="Runs a program, unchanged, and reports what it leaves behind.",
-        epilog=_RUN_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="python -m leakguard run [options] (SCRIPT | -m MODULE) [ARGS ...]",
+        "run a program and report what it leaves behind",
+        "Runs a program, unchanged, and reports what it leaves behind.",
+        _RUN_EXAMPLES,
     )
+    run.usage = "python -m leakguard run [options] (SCRIPT | -m MODULE) [ARGS ...]"
     run.add_argument(
         "--action",
         choices=("warn", "log", "exit"),
@@ -100,13 +102,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("program", nargs=argparse.REMAINDER, metavar="SCRIPT", help="run a script")
     _add_show(commands)
     _add_dump(commands)
-    commands.add_parser(
+    _add_command(
+        commands,
         "doctor",
-        help="say which hooks are on, and prove that a leak is seen",
-        description="Says which hooks are on for this interpreter, what is missing, and which "
-        "built-in rules hide something; plants a leak of each kind to prove that it is seen.",
-        epilog=_DOCTOR_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "say which hooks are on, and prove that a leak is seen",
+        "Says which hooks are on for this interpreter, what is missing, and which built-in rules "
+        "hide something; plants a leak of each kind to prove that it is seen.",
+        _DOCTOR_EXAMPLES,
     )
     return parser
 
@@ -121,13 +123,25 @@ exit status: 0; 2 where a file cannot be read.
 """
 
 
-def _add_show(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    show = commands.add_parser(
-        "show",
-        help="read reports back: by site, over many processes and files",
-        description="Reads reports (JSON lines of LEAKGUARD_REPORT, or Report.to_json) back.",
-        epilog=_SHOW_EXAMPLES,
+def _add_command(
+    commands: _Commands, name: str, summary: str, description: str, examples: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _add_show(commands: _Commands) -> None:
+    show = _add_command(
+        commands,
+        "show",
+        "read reports back: by site, over many processes and files",
+        "Reads reports (JSON lines of LEAKGUARD_REPORT, or Report.to_json) back.",
+        _SHOW_EXAMPLES,
     )
     show.add_argument("files", nargs="+", metavar="REPORT", type=Path, help="a file with reports")
     show.add_argument(
@@ -173,13 +187,13 @@ exit status: 0; 1 where the process gives no answer.
 """
 
 
-def _add_dump(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    dump = commands.add_parser(
+def _add_dump(commands: _Commands) -> None:
+    dump = _add_command(
+        commands,
         "dump",
-        help="say what is alive in a running process",
-        description="Asks a running process for a snapshot of its tasks and threads.",
-        epilog=_DUMP_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "say what is alive in a running process",
+        "Asks a running process for a snapshot of its tasks and threads.",
+        _DUMP_EXAMPLES,
     )
     dump.add_argument("pid", type=int, metavar="PID", help="the process")
 

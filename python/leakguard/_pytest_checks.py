@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from typing import TYPE_CHECKING, Any, cast
 
@@ -75,6 +76,7 @@ class _Test:
         self.item = item
         self.owner = owner
         self.failed = False  # by itself, before the check
+        self.skipped = False  # instead of being set up
 
 
 class Checks:
@@ -90,6 +92,7 @@ class Checks:
         self._ended: list[tuple[Owner, Report]] = []  # since the last report of a teardown
         self._findings: list[dict[str, Any]] = []
         self._raised: LeakError | None = None
+        self._told: list[Report] = []  # in that error
         self._interrupted = False
         self._was_installed = True
 
@@ -156,10 +159,14 @@ class Checks:
 
     def _teardown_of(self, item: pytest.Item) -> Callable[[], None]:
         teardown = item.teardown
+        own = vars(item).get("teardown")
 
         def teardown_and_check() -> None:
             __tracebackhide__ = True
-            del item.teardown  # the class's again
+            if own is None:
+                del item.teardown  # the class's again
+            else:
+                item.teardown = own  # type: ignore[method-assign]
             try:
                 teardown()
             finally:
@@ -169,15 +176,24 @@ class Checks:
 
     def _end_test(self) -> None:
         test = self._test
-        if test is not None:
-            self._test = None
-            self._end(test.owner, failed=test.failed)
+        if test is None:
+            return
+        self._test = None
+        if self._interrupted:
+            test.owner.drop()
+        else:
+            report = test.owner.end(failed=test.failed)
+            if report or not test.skipped:
+                self._note(test.owner, report)
 
-    def _end(self, owner: Owner, *, failed: bool) -> None:
+    def _end_fixture(self, fixturedef: pytest.FixtureDef[Any]) -> None:
+        owner = self._fixtures.pop(fixturedef)
         if self._interrupted:
             owner.drop()
-            return
-        report = owner.end(failed=failed)
+        else:
+            self._note(owner, owner.end(failed=False))
+
+    def _note(self, owner: Owner, report: Report) -> None:
         self._ended.append((owner, report))
         self._findings.append(finding(owner, report, self._known(report)))
 
@@ -223,12 +239,8 @@ class Checks:
         owner = _owner.Owner(options, "fixture", label)
         self._fixtures[fixturedef] = owner
         self._setting_up.append(owner)
-
-        def end() -> None:
-            del self._fixtures[fixturedef]
-            self._end(owner, failed=False)
-
-        fixturedef.addfinalizer(end)  # the first one is run last
+        # The first one is run last.
+        fixturedef.addfinalizer(functools.partial(self._end_fixture, fixturedef))
         return owner
 
     def _owner_of_test(self) -> Owner | None:
@@ -295,6 +307,7 @@ class Checks:
             and not (test is not None and owner is test.owner and test.failed)
         ]
         if raising:
+            self._told = raising
             self._raised = LeakError(raising[0], "\n\n".join(it.text() for it in raising))
             raise self._raised
 
@@ -305,19 +318,20 @@ class Checks:
         report = yield
         test = self._test
         if call.when != "teardown":
-            if test is not None and (report.failed or _failed_as_expected(report)):
-                test.failed = True
+            if test is not None:
+                test.failed |= report.failed or _failed_as_expected(report)
+                test.skipped |= report.skipped and call.when == "setup"
             return report
         if not self._ended:
             return report
         ended, self._ended = self._ended, []
         report.leakguard, self._findings = self._findings, []  # type: ignore[attr-defined]
         raised, self._raised = self._raised, None
+        told, self._told = self._told, []
         if call.excinfo is not None and call.excinfo.value is raised:
             report.longrepr = _long_text(call.excinfo, raised.report)
-            return report
         for owner, found in ended:
-            if _fails(owner, found):
+            if _fails(owner, found) and not any(it is found for it in told):
                 report.sections.append((f"{SECTION}left by the {owner.reason}", found.text()))
         return report
 

@@ -374,6 +374,7 @@ def test_a_failing_test_keeps_its_failure_and_shows_the_leaks_as_a_section(suite
         "test_expected": ["xfail"],
     }
     assert "1 failed, 1 passed, 2 skipped, 1 xfailed, 2 errors" in found.text
+    assert "5 tests checked" in found.text  # not what was skipped instead of being set up
     for name in ("test_fails", "test_cannot_begin", "test_cannot_end"):
         assert f"leakguard: 1 leak in test test_it.py::{name} (" in found.text
     failure = found.text.index("assert 1 == 2")
