@@ -67,7 +67,9 @@ def _say_hooks(say: Callable[..., None]) -> bool:
     started = "_leakguard_autostart" in sys.modules
     say(f"  start-up file (LEAKGUARD=1, run): {'active' if started else 'NOT active: see README'}")
     say(f"  exit status (LEAKGUARD=exit, run): {'on_exit' if _has_on_exit() else 'not here'}")
-    say(f"Kinds: {', '.join(_tracking.AVAILABLE)}. Native threads and stacks: not in this version.")
+    say(
+        f"Kinds: {', '.join(_tracking.AVAILABLE)}. Native threads and stacks: not in this version.\nSub-interpreters: passed through; only the main one is tracked."
+    )
     return bool(hooks["tasks"] and hooks["loops"] and threads)
 
 

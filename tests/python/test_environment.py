@@ -299,3 +299,34 @@ def test_a_leaking_service_is_reported_with_its_two_creation_lines(run):
 def test_the_corrected_service_is_clean(run):
     result = run("-m", "leakguard", "run", PROGRAMS / "demo_service_fixed.py")
     assert (result.stdout, result.stderr, result.returncode) == ("said hello 3 times\n", "", 0)
+
+
+def test_many_processes_append_whole_lines_to_one_file(program, tmp_path):
+    text = """
+import multiprocessing, sys
+
+def work(together):
+    import asyncio
+
+    async def main():
+        for _ in range(200):
+            asyncio.create_task(asyncio.sleep(3600), name="x" * 1000)
+        together.wait()
+
+    asyncio.run(main())
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    together = context.Barrier(4)
+    processes = [context.Process(target=work, args=(together,)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+"""
+    found = program(text, LEAKGUARD="1", LEAKGUARD_REPORT="found.jsonl")
+    assert (found.returncode, found.stderr) == (0, "")
+    lines = (tmp_path / "found.jsonl").read_text().splitlines()
+    leaks = [leak for leak in map(json.loads, lines) if leak["reason"] == "loop end"]
+    assert len(leaks) == 800
+    assert len({leak["pid"] for leak in leaks}) == 4
