@@ -67,9 +67,8 @@ def _say_hooks(say: Callable[..., None]) -> bool:
     started = "_leakguard_autostart" in sys.modules
     say(f"  start-up file (LEAKGUARD=1, run): {'active' if started else 'NOT active: see README'}")
     say(f"  exit status (LEAKGUARD=exit, run): {'on_exit' if _has_on_exit() else 'not here'}")
-    say(
-        f"Kinds: {', '.join(_tracking.AVAILABLE)}. Native threads and stacks: not in this version.\nSub-interpreters: passed through; only the main one is tracked."
-    )
+    say(f"Kinds: {', '.join(_tracking.AVAILABLE)}. Native threads and stacks: not in this version.")
+    say("Sub-interpreters: passed through; only the main interpreter is tracked.")
     return bool(hooks["tasks"] and hooks["loops"] and threads)
 
 
