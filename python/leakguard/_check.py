@@ -6,7 +6,7 @@ import math
 import sys
 import time
 
-from leakguard import _ledger, _verdict
+from leakguard import _core, _ledger, _verdict
 from leakguard._report import Report
 
 TYPE_CHECKING = False
@@ -19,6 +19,11 @@ _FIRST_PAUSE = 0.0001
 _LONGEST_PAUSE = 0.05
 
 
+def monotonic() -> float:
+    """Seconds of a clock that nobody can freeze: tests put another time.monotonic in its place."""
+    return _core.now() / 1e9
+
+
 class Polling:
     """The pauses of one check: growing, and ended by the first clean look."""
 
@@ -26,7 +31,7 @@ class Polling:
 
     def __init__(self, question: Question, grace: float) -> None:
         self._question = question
-        self._start = time.monotonic()
+        self._start = monotonic()
         self._deadline = self._start + grace
         self._pause = _FIRST_PAUSE
         self.found: Found
@@ -34,11 +39,11 @@ class Polling:
 
     @property
     def waited(self) -> float:
-        return time.monotonic() - self._start
+        return monotonic() - self._start
 
     def next_pause(self) -> float | None:
         """How long to sleep before the next look; None where no look can change anything."""
-        remaining = self._deadline - time.monotonic()
+        remaining = self._deadline - monotonic()
         if remaining <= 0 or not self.found.can_change:
             return None
         pause = min(self._pause, remaining)

@@ -410,9 +410,9 @@ def _cancel_task(task: Any) -> None:
 def _wait_until_done(tasks: list[Any], grace: float) -> None:
     import time
 
-    deadline = time.monotonic() + grace
+    deadline = _check.monotonic() + grace
     pause = 0.0001
-    while time.monotonic() < deadline:
+    while _check.monotonic() < deadline:
         if not any(not task.done() and task.get_loop().is_running() for task in tasks):
             return
         time.sleep(pause)

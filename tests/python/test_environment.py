@@ -258,7 +258,9 @@ def test_a_terminated_process_dies_of_the_signal():
 
 @pytest.mark.parametrize("held_up", [False, True])
 def test_ctrl_c_works_as_ever(held_up, program, tmp_path):
-    text = "import threading, time\nprint('up', flush=True)\n" + (
+    # A process started with `&` in a script ignores the signal.
+    listens = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    text = f"{listens}import threading, time\nprint('up', flush=True)\n" + (
         "threading.Thread(target=time.sleep, args=(2,)).start()\n"
         if held_up
         else "time.sleep(3600)\n"

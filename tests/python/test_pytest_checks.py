@@ -674,6 +674,30 @@ def test_an_interrupted_run_ends_at_once(suite):
     assert "1 leak" not in found.text
 
 
+def test_a_frozen_clock_does_not_hold_up_the_check(suite):
+    found = suite(
+        "--leakguard",
+        leaks=LEAKS,
+        test_it="""
+            import time
+            import pytest
+            from leaks import leak
+
+            @pytest.fixture(scope="module", autouse=True)
+            def frozen():
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(time, "monotonic", lambda: 7.0)
+                    yield
+
+            @pytest.mark.leakguard(grace=0.1)
+            def test_leaks():
+                leak()
+        """,
+    )
+    assert found.leaking == ["test_leaks"]
+    assert "waited 0.1" in found.text
+
+
 def test_pytest_timeout_leaves_nothing(suite):
     found = suite(
         "--leakguard",

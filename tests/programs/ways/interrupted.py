@@ -5,6 +5,9 @@ import asyncio
 import os
 import signal
 
+# Python does this by itself, except where it was started with the signal ignored (`&` in a script).
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 async def main():
     task = asyncio.create_task(asyncio.sleep(3600))
