@@ -145,6 +145,7 @@ def suite(pytester, monkeypatch):
     """Runs pytest, as a user would, on the files given; without the plugins that are not named."""
     for name in [name for name in os.environ if name.startswith(("LEAKGUARD", "PYTEST_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.delenv("CI", raising=False)  # pytest's summary then repeats whole errors
 
     def run_suite(*options, plugins=(), leakguard="leakguard", **files):
         for name, text in files.items():

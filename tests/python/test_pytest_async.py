@@ -433,7 +433,7 @@ def test_set_up_class_and_module_are_wider(suite):
     )
     assert found.clean == ["test_a", "test_c", "test_e"]
     assert found.leaking == ["test_b", "test_d", "test_f"]
-    assert found.text.count("1 leak in fixture ") == 3
+    assert found.text.count("\nleakguard: 1 leak in fixture ") == 3
     assert "1 leak in test test_it.py::TestMethod::test_f" in found.text
 
 

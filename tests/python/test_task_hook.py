@@ -210,7 +210,8 @@ def test_a_task_whose_creation_fails_is_taken_back():
         return before, leakguard.stats()["task"]
 
     before, after = asyncio.run(main())
-    assert after == before
+    # (What an earlier test left may end meanwhile.)
+    assert after["created"] == before["created"]
 
 
 def test_calling_init_again_makes_no_second_record():
