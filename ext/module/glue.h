@@ -79,8 +79,10 @@ typedef struct {
         pid_t pid; /* the process that armed it, 0 where it is not armed */
         int ask;   /* the signal whose Python-level handler writes the snapshot */
         volatile sig_atomic_t asked;
+        volatile sig_atomic_t shots; /* of the timer, until the grace is over */
+        pthread_t main;              /* where Python runs its signal handlers */
         timer_t timer;
-        struct itimerspec grace;
+        struct itimerspec pace;
     } terminate;
     struct {
         bool on;

@@ -4,10 +4,13 @@
  * signal.getsignal() still answers SIG_DFL, for the handler is C's: it asks for a real-time signal
  * that nobody uses and whose Python-level handler is ours (PyErr_SetInterruptEx, async-signal-safe:
  * it runs at once in time.sleep, select and lock waits, where pending calls do not), and arms a
- * timer made beforehand. If no Python has run within the grace, the timer's SIGTERM ends the
- * process. signal.signal(SIGTERM, SIG_DFL), later in the program, puts the handler in again: seen
- * at the method-table entry of _signal.signal (METH_FASTCALL, Modules/signalmodule.c, 3.11 to
- * 3.15). A forked child has no timer and dies at once.
+ * timer made beforehand. The timer's shots send that signal to the main thread again, which wakes
+ * it where the first came just before a system call began to wait, or came to another thread. The
+ * last shot, when no Python has run within the grace, ends the process.
+ *
+ * signal.signal(SIGTERM, SIG_DFL), later in the program, puts the handler in again: seen at the
+ * method-table entry of _signal.signal (METH_FASTCALL, Modules/signalmodule.c, 3.11 to 3.15). A
+ * forked child has no timer and dies at once.
  */
 #include "glue.h"
 
@@ -23,6 +26,8 @@
 
 static const char TOO_LATE[] = "leakguard: SIGTERM: no Python ran within the grace: no snapshot\n";
 
+enum { SHOTS = 16 };
+
 void
 terminate_die(void)
 {
@@ -36,23 +41,41 @@ terminate_die(void)
     pthread_sigmask(SIG_UNBLOCK, &only, NULL);
 }
 
+/* Whether the grace is over. */
+static bool
+shot(void)
+{
+    glue->terminate.shots -= 1 + timer_getoverrun(glue->terminate.timer);
+    if (glue->terminate.shots <= 0) {
+        ssize_t ignored = write(STDERR_FILENO, TOO_LATE, sizeof(TOO_LATE) - 1);
+        (void)ignored;
+        return true;
+    }
+    pthread_kill(glue->terminate.main, glue->terminate.ask);
+    return false;
+}
+
 static void
 on_sigterm(int number, siginfo_t *info, void *context)
 {
     (void)number;
     (void)context;
     int saved = errno;
-    if (info->si_code == SI_TIMER) {
-        ssize_t ignored = write(STDERR_FILENO, TOO_LATE, sizeof(TOO_LATE) - 1);
-        (void)ignored;
+    if (getpid() != glue->terminate.pid || LG_IS_FINALIZING()) {
+        terminate_die();
     }
-    if (info->si_code == SI_TIMER || getpid() != glue->terminate.pid || glue->terminate.asked
-        || LG_IS_FINALIZING()) {
+    else if (info->si_code == SI_TIMER) {
+        if (shot()) {
+            terminate_die();
+        }
+    }
+    else if (glue->terminate.asked) {
         terminate_die();
     }
     else {
         glue->terminate.asked = 1;
-        timer_settime(glue->terminate.timer, 0, &glue->terminate.grace, NULL);
+        glue->terminate.shots = SHOTS;
+        timer_settime(glue->terminate.timer, 0, &glue->terminate.pace, NULL);
         PyErr_SetInterruptEx(glue->terminate.ask);
     }
     errno = saved;
@@ -114,13 +137,14 @@ terminate_arm(int ask, double grace)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    glue->terminate.grace = (struct itimerspec){
-        .it_value = {.tv_sec = (time_t)grace,
-                     .tv_nsec = (long)((grace - (double)(time_t)grace) * 1e9)},
-    };
-    if (grace <= 0) {
-        glue->terminate.grace.it_value.tv_nsec = 1; /* nothing at all would disarm it */
+    double pace = grace / SHOTS;
+    struct timespec each = {.tv_sec = (time_t)pace,
+                            .tv_nsec = (long)((pace - (double)(time_t)pace) * 1e9)};
+    if (each.tv_sec == 0 && each.tv_nsec < 1000) {
+        each.tv_nsec = 1000; /* 0 would disarm it */
     }
+    glue->terminate.pace = (struct itimerspec){.it_value = each, .it_interval = each};
+    glue->terminate.main = pthread_self();
     PyObject *module = PyImport_ImportModule("_signal");
     int result = -1;
     if (module != NULL) {

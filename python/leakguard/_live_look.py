@@ -59,9 +59,14 @@ def at_termination(grace: float, snapshot: Callable[[], None]) -> None:
     ask = _core.free_signal()
     if not ask:
         return
+    begun = False
 
     def answer(number: int, frame: object) -> None:
+        nonlocal begun
         del number, frame
+        if begun:
+            return
+        begun = True
         try:
             snapshot()
             stop()

@@ -99,7 +99,8 @@ class Summary:
             save(baseline)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self._checked and not self._settings.every:
+        asked = self._settings.every and not terminalreporter.config.option.collectonly
+        if not self._checked and not asked:
             return
         checked = _plural(self._tests, "test") + " checked"
         if self._sites:

@@ -102,6 +102,6 @@ def test_on_a_read_only_file_system(run, tmp_path):
     )
     if "Operation not permitted" in found.stderr and "leakguard" not in found.stderr:
         pytest.skip("this container may not mount")
-    assert (found.returncode, found.stdout) == (0, "done\n")
+    assert (found.returncode, found.stdout) == (0, "done\n"), found.stderr
     assert "Read-only file system" in found.stderr
     assert "1 leak at loop end" in found.stderr

@@ -23,6 +23,8 @@ threading.Thread(target=tick, daemon=True).start()
 assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 """
 
+PATIENT = {"LEAKGUARD": "1", "LEAKGUARD_GRACE": "20"}  # for a machine that is busy
+
 
 def terminate(process):
     """(status, what it wrote to stderr) after a SIGTERM."""
@@ -48,13 +50,29 @@ def ticks(pid):
     ],
 )
 def test_sigterm_writes_a_snapshot_and_kills_as_ever(start, wait):
-    process = start(SERVICE + f"print('ready', flush=True)\n{wait}\n", LEAKGUARD="1")
+    process = start(SERVICE + f"print('ready', flush=True)\n{wait}\n", **PATIENT)
     status, stderr = terminate(process)
     assert status == -signal.SIGTERM
     assert "leakguard: " in stderr
     assert " at termination (" in stderr
     assert "thread tick, 1 alive" in stderr
     assert "created at app.py:8 in <module>" in stderr
+
+
+def test_a_signal_that_comes_to_another_thread_wakes_the_main_thread(start):
+    """As one does that comes just before the main thread begins to wait."""
+    text = (
+        SERVICE
+        + """
+import select
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+print("ready", flush=True)
+select.select([], [], [], 3600)
+"""
+    )
+    status, stderr = terminate(start(text, **PATIENT))
+    assert status == -signal.SIGTERM
+    assert stderr.count("thread tick, 1 alive") == 1
 
 
 def test_a_handler_of_the_program_is_the_programs(start):
@@ -100,14 +118,14 @@ print("ready", flush=True)
 time.sleep(3600)
 """
     )
-    status, stderr = terminate(start(text, LEAKGUARD="1"))
+    status, stderr = terminate(start(text, **PATIENT))
     assert status == -signal.SIGTERM
     assert stderr.count("thread tick, 1 alive") == 1
 
 
 def test_raised_by_the_program_itself(start):
     text = SERVICE + "print('ready', flush=True)\nsignal.raise_signal(signal.SIGTERM)\n"
-    process = start(text, LEAKGUARD="1")
+    process = start(text, **PATIENT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGTERM
     assert "thread tick, 1 alive" in stderr
@@ -141,7 +159,7 @@ def test_where_no_python_runs_the_process_dies_after_the_grace_with_one_line(sta
 
 def test_the_snapshot_in_a_file(start, tmp_path):
     text = SERVICE + "print('ready', flush=True)\ntime.sleep(3600)\n"
-    process = start(text, LEAKGUARD="1", LEAKGUARD_REPORT="found-%p.jsonl")
+    process = start(text, **PATIENT, LEAKGUARD_REPORT="found-%p.jsonl")
     assert terminate(process) == (-signal.SIGTERM, "")
     path = tmp_path / f"found-{process.pid}.jsonl"
     [line] = map(json.loads, path.read_text().splitlines())

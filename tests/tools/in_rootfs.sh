@@ -15,6 +15,7 @@ unset LG_INSIDE
 
 root=$1
 shift
+mount --bind "$root" "$root" # a mount point, as / is everywhere else: unshare(1) asks for it
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev" # with /dev/shm, which multiprocessing wants
 while [ "$1" != -- ]; do
