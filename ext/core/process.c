@@ -6,6 +6,8 @@
 /* The one piece of mutable state of the core: set by lg_process_set_tracker, used at fork. */
 static struct {
     _Atomic(lg_tracker *) tracker;
+    _Atomic(lg_threads *) threads; /* set once, as is the next */
+    _Atomic(lg_sampler *) sampler;
     atomic_bool forked;
     bool registered;
     uint64_t last_serial; /* of the parent, at the fork */
@@ -14,6 +16,7 @@ static struct {
 static void
 before_fork(void)
 {
+    lg_threads_before_fork(atomic_load(&process.threads));
     lg_tracker *tracker = atomic_load(&process.tracker);
     if (tracker != NULL) {
         lg_registry_lock(tracker->registry);
@@ -29,6 +32,7 @@ after_fork_in_parent(void)
         lg_depot_unlock(tracker->depot);
         lg_registry_unlock(tracker->registry);
     }
+    lg_threads_after_fork_in_parent(atomic_load(&process.threads));
 }
 
 static void
@@ -41,6 +45,7 @@ after_fork_in_child(void)
         process.last_serial = lg_registry_last_serial(tracker->registry);
         atomic_store(&process.forked, true);
     }
+    lg_threads_after_fork_in_child(atomic_load(&process.threads));
 }
 
 lg_status
@@ -57,6 +62,30 @@ lg_process_set_tracker(lg_tracker *tracker)
     return LG_OK;
 }
 
+lg_threads *
+lg_process_threads(void)
+{
+    return atomic_load(&process.threads);
+}
+
+void
+lg_process_set_threads(lg_threads *threads)
+{
+    atomic_store(&process.threads, threads);
+}
+
+lg_sampler *
+lg_process_sampler(void)
+{
+    return atomic_load(&process.sampler);
+}
+
+void
+lg_process_set_sampler(lg_sampler *sampler)
+{
+    atomic_store(&process.sampler, sampler);
+}
+
 bool
 lg_process_forked(void)
 {
@@ -70,5 +99,7 @@ lg_process_after_fork(const void *thread)
     if (tracker == NULL || !atomic_exchange(&process.forked, false)) {
         return NULL;
     }
-    return lg_tracker_keep_thread(tracker, thread, process.last_serial);
+    lg_note *notes = lg_tracker_keep_thread(tracker, thread, process.last_serial);
+    lg_threads_after_records(atomic_load(&process.threads));
+    return notes;
 }

@@ -327,6 +327,12 @@ done:
     return status;
 }
 
+static bool
+is_thread(const entry *record)
+{
+    return record->kind == LG_THREAD || record->kind == LG_NATIVE_THREAD;
+}
+
 /* Makes a record that others name as their creator a ghost. */
 static void
 make_ghost(lg_registry *registry, uint32_t slot, lg_note **notes)
@@ -340,7 +346,7 @@ make_ghost(lg_registry *registry, uint32_t slot, lg_note **notes)
     uint32_t creator = ended->creator;
     uint32_t further = creator;
     while (further != NOBODY && (at(registry, further)->flags & GHOST) != 0
-           && (at(registry, further)->kind != LG_THREAD || ended->kind == LG_THREAD)) {
+           && (!is_thread(at(registry, further)) || is_thread(ended))) {
         further = at(registry, further)->creator;
     }
     if (further != creator) {
@@ -571,7 +577,7 @@ lg_registry_reset_lock(lg_registry *registry)
 static uint32_t
 thread_of(const lg_registry *registry, uint32_t slot)
 {
-    while (slot != NOBODY && at(registry, slot)->kind != LG_THREAD) {
+    while (slot != NOBODY && !is_thread(at(registry, slot))) {
         slot = at(registry, slot)->creator;
     }
     return slot;

@@ -1,7 +1,7 @@
 /* The process context: which tracker serves this process, and what happens to it at fork.
  *
  * Hooks and pthread_atfork handlers get no context argument, hence one file-scope pointer here.
- * Before a fork the forking thread takes the locks of registry and depot, in this order; the
+ * Before a fork the forking thread takes the locks of threads, registry and depot, in this order; the
  * parent gives them back; the child makes them anew and notes that it is a child. What the other
  * threads left behind is removed at the child's first lg_process_after_fork, which the binding
  * calls when it is safe to.
@@ -11,6 +11,8 @@
 
 #include <stdbool.h>
 
+#include "leakguard/sample.h"
+#include "leakguard/threads.h"
 #include "leakguard/tracker.h"
 
 /* Makes `tracker` (borrowed, or NULL for none) the one that fork takes care of. The first call
@@ -18,6 +20,18 @@
  * LG_NO_MEMORY where the system refuses them. Not to be called while another thread forks. */
 lg_status
 lg_process_set_tracker(lg_tracker *tracker);
+
+/* The process's threads: NULL before threads.c has set them, once. */
+lg_threads *
+lg_process_threads(void);
+void
+lg_process_set_threads(lg_threads *threads);
+
+/* Likewise the process's sampler, which its signal handler needs. */
+lg_sampler *
+lg_process_sampler(void);
+void
+lg_process_set_sampler(lg_sampler *sampler);
 
 /* True in a forked child until lg_process_after_fork has run. One load: for the hot path. */
 bool

@@ -1,0 +1,241 @@
+#define _GNU_SOURCE
+#include "leakguard/sample.h"
+
+#if defined(LG_WITH_LIBUNWIND) && defined(__GLIBC__)
+
+#include <errno.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "leakguard/process.h"
+
+enum { PLACES = 100 };
+enum { ASKED = 1, ANSWERING, ANSWERED, STATES };
+
+/* A place is given to one question, named by a ticket: an answer to an older one finds another. */
+typedef struct {
+    _Atomic(int64_t) state; /* ticket * STATES + its state; 0: free */
+    uint32_t count;
+    uintptr_t frames[LG_NATIVE_DEPTH];
+} place;
+
+struct lg_sampler {
+    int signal;
+    int ticket;
+    sem_t answers;
+    place places[PLACES];
+};
+
+static void
+answer(int number, siginfo_t *info, void *context)
+{
+    (void)number;
+    int saved = errno;
+    lg_sampler *sampler = lg_process_sampler();
+    int index = info->si_value.sival_int % PLACES;
+    place *mine = &sampler->places[index < 0 ? 0 : index];
+    int64_t ticket = (int64_t)info->si_value.sival_int * STATES;
+    int64_t state = ticket + ASKED;
+    if (info->si_code == SI_QUEUE && info->si_pid == getpid()
+        && atomic_compare_exchange_strong(&mine->state, &state, ticket + ANSWERING)) {
+        mine->count = lg_unwind_signal(context, mine->frames, LG_NATIVE_DEPTH);
+        atomic_store(&mine->state, ticket + ANSWERED);
+        sem_post(&sampler->answers);
+    }
+    errno = saved;
+}
+
+static bool
+is_ours(const struct sigaction *action)
+{
+    return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == answer;
+}
+
+/* Puts the handler where nobody uses the signal; false where there is no such signal. */
+static bool
+listen_to(lg_sampler *sampler)
+{
+    struct sigaction now;
+    if (sampler->signal != 0 && sigaction(sampler->signal, NULL, &now) == 0 && is_ours(&now)) {
+        return true;
+    }
+    struct sigaction ours = {
+        .sa_sigaction = answer,
+        .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK,
+    };
+    sigfillset(&ours.sa_mask);
+    /* Not the last one: valgrind's. */
+    for (int number = SIGRTMAX - 1; number > SIGRTMIN; number--) {
+        if (sigaction(number, NULL, &now) == 0 && !(now.sa_flags & SA_SIGINFO)
+            && now.sa_handler == SIG_DFL && sigaction(number, &ours, NULL) == 0) {
+            sampler->signal = number;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* By default the signal would end the process: only where nobody can get it any more. */
+static void
+stop_listening(const lg_sampler *sampler)
+{
+    struct sigaction now, plain = {.sa_handler = SIG_DFL};
+    sigemptyset(&plain.sa_mask);
+    if (sigaction(sampler->signal, NULL, &now) == 0 && is_ours(&now)) {
+        sigaction(sampler->signal, &plain, NULL);
+    }
+}
+
+/* Whether the thread cannot get the signal now, as the kernel tells it. */
+static bool
+is_blocked(pid_t tid, int signal)
+{
+    char path[64], line[256];
+    snprintf(path, sizeof(path), "/proc/self/task/%d/status", (int)tid);
+    FILE *file = fopen(path, "re");
+    bool blocked = false;
+    while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+        if (strncmp(line, "SigBlk:", 7) == 0) {
+            blocked = (strtoull(line + 7, NULL, 16) >> (signal - 1)) & 1;
+            break;
+        }
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+    return blocked;
+}
+
+/* True where an answer will come. */
+static bool
+ask(lg_sampler *sampler, int index, lg_sample *sample)
+{
+    place *its = &sampler->places[index];
+    if (is_blocked(sample->tid, sampler->signal)) {
+        sample->result = LG_SAMPLE_BLOCKED;
+        return false;
+    }
+    /* Tickets of one place differ by PLACES, and stay positive. */
+    int ticket = sampler->ticket * PLACES + index;
+    atomic_store(&its->state, (int64_t)ticket * STATES + ASKED);
+    siginfo_t info = {.si_code = SI_QUEUE, .si_pid = getpid(), .si_uid = getuid()};
+    info.si_signo = sampler->signal;
+    info.si_value.sival_int = ticket;
+    if (syscall(SYS_rt_tgsigqueueinfo, getpid(), sample->tid, sampler->signal, &info) == 0) {
+        return true;
+    }
+    atomic_store(&its->state, 0);
+    sample->result = errno == ESRCH ? LG_SAMPLE_GONE : LG_SAMPLE_SILENT;
+    return false;
+}
+
+/* Takes an answer out of its place; one that is being written is worth the wait. */
+static bool
+take(place *its, lg_sample *sample)
+{
+    int64_t state = atomic_load(&its->state);
+    if (state % STATES == ASKED && atomic_compare_exchange_strong(&its->state, &state, 0)) {
+        sample->result = LG_SAMPLE_SILENT;
+        return false;
+    }
+    while (atomic_load(&its->state) % STATES == ANSWERING) {
+        struct timespec pause = {.tv_nsec = 50000};
+        nanosleep(&pause, NULL);
+    }
+    sample->result = LG_SAMPLE_DONE;
+    sample->count = its->count;
+    memcpy(sample->frames, its->frames, its->count * sizeof(*its->frames));
+    atomic_store(&its->state, 0);
+    return true;
+}
+
+/* Whether all that were asked have answered. */
+static bool
+sample_some(lg_sampler *sampler, lg_sample *samples, int count, const struct timespec *deadline)
+{
+    bool asked[PLACES];
+    bool complete = true;
+    int waiting = 0;
+    pid_t self = (pid_t)syscall(SYS_gettid);
+    sampler->ticket = (sampler->ticket + 1) % 1000000;
+    while (sem_trywait(&sampler->answers) == 0) {
+        /* of answers that came late */
+    }
+    for (int i = 0; i < count; i++) {
+        asked[i] = samples[i].tid != self && ask(sampler, i, &samples[i]);
+        waiting += asked[i];
+        if (samples[i].tid == self) {
+            samples[i].count = lg_unwind_here(NULL, samples[i].frames, LG_NATIVE_DEPTH);
+            samples[i].result = LG_SAMPLE_DONE;
+        }
+    }
+    while (waiting > 0) {
+        if (sem_clockwait(&sampler->answers, CLOCK_MONOTONIC, deadline) == 0) {
+            waiting--;
+        }
+        else if (errno != EINTR) {
+            break;
+        }
+    }
+    for (int i = 0; i < count; i++) {
+        if (asked[i]) {
+            complete &= take(&sampler->places[i], &samples[i]);
+        }
+    }
+    return complete;
+}
+
+lg_status
+lg_sample_threads(lg_sample *samples, size_t count, int64_t timeout)
+{
+    lg_sampler *sampler = lg_process_sampler();
+    if (sampler == NULL) {
+        sampler = calloc(1, sizeof(*sampler));
+        if (sampler == NULL) {
+            return LG_NO_MEMORY;
+        }
+        sem_init(&sampler->answers, 0, 0);
+        lg_process_set_sampler(sampler);
+    }
+    if (!listen_to(sampler)) {
+        return LG_NOT_FOUND;
+    }
+    uintptr_t warm[2];
+    lg_unwind_here(NULL, warm, 2);
+    bool complete = true;
+    for (size_t done = 0; done < count; done += PLACES) {
+        size_t rest = count - done;
+        struct timespec deadline;
+        clock_gettime(CLOCK_MONOTONIC, &deadline);
+        int64_t nanoseconds = deadline.tv_nsec + timeout;
+        deadline.tv_sec += (time_t)(nanoseconds / 1000000000);
+        deadline.tv_nsec = (long)(nanoseconds % 1000000000);
+        complete &= sample_some(sampler, samples + done, rest < PLACES ? (int)rest : PLACES,
+                                &deadline);
+    }
+    if (complete) {
+        stop_listening(sampler);
+    }
+    return LG_OK;
+}
+
+#else
+
+lg_status
+lg_sample_threads(lg_sample *samples, size_t count, int64_t timeout)
+{
+    (void)samples;
+    (void)count;
+    (void)timeout;
+    return LG_NOT_FOUND;
+}
+
+#endif
