@@ -1,5 +1,7 @@
 """What pyproject.toml cannot say: the C sources, found by looking."""
 
+import shlex
+import subprocess
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -14,11 +16,23 @@ def sources() -> list[str]:
     return glue + [f"ext/core/{name}" for name in core]
 
 
-# libunwind, optional and found by pkg-config, joins here with the first source that unwinds.
+def libunwind() -> list[str]:
+    """How to link libunwind, as pkg-config says; empty without it: no native stacks then."""
+    command = ["pkg-config", "--libs", "libunwind"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return shlex.split(found.stdout)
+
+
+unwind = libunwind()
 core = Extension(
     "leakguard._core",
     sources(),
     include_dirs=["include"],
+    define_macros=[("LG_WITH_LIBUNWIND", None)] if unwind else [],
+    extra_link_args=unwind,
     # The core's names are the extension's own: hidden, no other library can take their place.
     extra_compile_args=["-fvisibility=hidden"],
 )

@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#if defined(__GLIBC__) && (defined(__x86_64__) || defined(__aarch64__))
+#if LG_CAN_INTERPOSE
 
 #include <dlfcn.h>
 #include <elf.h>
@@ -261,8 +261,8 @@ change_symbol(definition *wanted, const object *in, uint32_t index)
     ElfW(Sym) *symbol = &in->symbols[index];
     if (symbol->st_shndx != SHN_UNDEF && in->base + symbol->st_value == wanted->value
         && strcmp(in->strings + symbol->st_name, wanted->pass->interposition->name) == 0) {
-        wanted->found |= store(&wanted->pass->known, (uintptr_t *)&symbol->st_value,
-                               wanted->wanted - in->base);
+        wanted->found |=
+            store(&wanted->pass->known, (uintptr_t *)&symbol->st_value, wanted->wanted - in->base);
     }
 }
 

@@ -46,7 +46,7 @@ struct lg_registry {
     uint64_t last_serial;
     size_t ghosts;
     size_t bytes; /* beside the slab's */
-    lg_kind_count kinds[LG_KIND_COUNT];
+    lg_kind_count kinds[LG_KIND_LIMIT];
 };
 
 static void *

@@ -218,8 +218,8 @@ lg_sample_threads(lg_sample *samples, size_t count, int64_t timeout)
         int64_t nanoseconds = deadline.tv_nsec + timeout;
         deadline.tv_sec += (time_t)(nanoseconds / 1000000000);
         deadline.tv_nsec = (long)(nanoseconds % 1000000000);
-        complete &= sample_some(sampler, samples + done, rest < PLACES ? (int)rest : PLACES,
-                                &deadline);
+        complete &=
+            sample_some(sampler, samples + done, rest < PLACES ? (int)rest : PLACES, &deadline);
     }
     if (complete) {
         stop_listening(sampler);

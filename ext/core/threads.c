@@ -281,7 +281,8 @@ take_back(lg_threads *threads, lg_thread *thread)
     lg_thread_release(thread); /* the one that would have run */
 }
 
-typedef int creator(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+typedef int
+creator(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
 
 static int
 create(int number, const void *from, pthread_t *handle, const pthread_attr_t *attributes,

@@ -63,8 +63,10 @@
 
 #if PY_VERSION_HEX >= 0x030D0000
 #define LG_IS_FINALIZING() Py_IsFinalizing()
+#define LG_CURRENT_TSTATE() PyThreadState_GetUnchecked() /* NULL allowed */
 #else
 #define LG_IS_FINALIZING() _Py_IsFinalizing()
+#define LG_CURRENT_TSTATE() _PyThreadState_UncheckedGet()
 #endif
 
 /* A pending exception, set aside while our own code runs. */

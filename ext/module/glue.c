@@ -36,7 +36,11 @@ glue_init(module_state *state)
     Py_XSETREF(glue->eager_start, PyUnicode_InternFromString("eager_start"));
     Py_XSETREF(glue->qualname, PyUnicode_InternFromString("__qualname__"));
     Py_XSETREF(glue->func, PyUnicode_InternFromString("func"));
-    if (glue->eager_start == NULL || glue->qualname == NULL || glue->func == NULL) {
+    if (glue->own_kinds == NULL) {
+        glue->own_kinds = PyList_New(0);
+    }
+    if (glue->own_kinds == NULL || glue->eager_start == NULL || glue->qualname == NULL
+        || glue->func == NULL) {
         return -1;
     }
     glue->interp = PyInterpreterState_Get();
@@ -48,10 +52,10 @@ void
 glue_clear(void)
 {
     PyObject **owned[] = {
-        &glue->eager_start,      &glue->qualname,      &glue->func,
-        &glue->scope_var,        &glue->current_tasks, &glue->pure_task,
-        &glue->get_running_loop, &glue->pool_marks,    &glue->pool_owner,
-        &glue->thread_type,      &glue->thread_run,    &glue->tasks.done,
+        &glue->own_kinds,  &glue->eager_start,   &glue->qualname,    &glue->func,
+        &glue->scope_var,  &glue->current_tasks, &glue->pure_task,   &glue->get_running_loop,
+        &glue->pool_marks, &glue->pool_owner,    &glue->thread_type, &glue->thread_run,
+        &glue->tasks.done,
     };
     for (size_t i = 0; i < Py_ARRAY_LENGTH(owned); i++) {
         Py_CLEAR(*owned[i]);
@@ -165,6 +169,16 @@ current_scope(void)
 }
 
 void
+glue_birthplace(PyThreadState *tstate, const void **ret_creator, uint32_t *ret_scope)
+{
+    *ret_creator = glue_current_task(tstate);
+    if (*ret_creator == NULL) {
+        *ret_creator = glue_current_thread();
+    }
+    *ret_scope = glue->scopes_active != 0 ? current_scope() : 0;
+}
+
+void
 glue_release_frame(void *context, lg_frame frame)
 {
     (void)context;
@@ -228,13 +242,7 @@ glue_birth(PyThreadState *tstate, lg_kind kind, const void *object, const void *
         .kind = kind,
     };
     if (creator == NULL) {
-        birth.creator = glue_current_task(tstate);
-        if (birth.creator == NULL) {
-            birth.creator = glue_current_thread();
-        }
-        if (glue->scopes_active != 0) {
-            birth.scope = current_scope();
-        }
+        glue_birthplace(tstate, &birth.creator, &birth.scope);
     }
     uint64_t serial = record_birth(&stack, &birth, ret_known);
     glue->seen[kind] += !*ret_known;

@@ -16,6 +16,7 @@
 #include <time.h>
 
 #include "frames.h"
+#include "leakguard/threads.h"
 #include "leakguard/tracker.h"
 
 #define LG_MAX_STACK_DEPTH 1024
@@ -27,10 +28,13 @@ typedef struct {
     frames_mark loop;    /* where the loop that runs here began */
     PyObject *running;   /* that loop, borrowed: _set_running_loop tells when it goes; or NULL */
     uint64_t loop_epoch; /* the installation in which _set_running_loop told `loop`, `running` */
+    PyObject *starting;  /* borrowed: the ThreadRun whose native thread is about to be created */
 } thread_local_state;
 
 typedef struct {
     PyTypeObject *ThreadRun; /* owned, as all here */
+    PyTypeObject *NativeThread;
+    PyTypeObject *Resource;
     PyTypeObject *Hook;
     PyTypeObject *Record;
     PyObject *watches;  /* dict: address -> weak reference of an object born through Python */
@@ -92,8 +96,10 @@ typedef struct {
         uint64_t threads, tasks;           /* counted by the witness */
         uint64_t seen_threads, seen_tasks; /* `seen` when it began */
     } witness;
-    uint64_t failures; /* hooks that could not do their work, whatever the reason */
+    struct native_texts *texts; /* owned: of frames that created native threads; never freed */
+    uint64_t failures;          /* hooks that could not do their work, whatever the reason */
 
+    PyObject *own_kinds;   /* owned: list of the names of kinds that other extensions added */
     PyObject *eager_start; /* owned: interned names, all three */
     PyObject *qualname;
     PyObject *func;
@@ -101,7 +107,7 @@ typedef struct {
     method_hook threads[THREAD_STARTS];
     method_hook set_running_loop;
     method_hook set_signal;
-    uint64_t seen[LG_KIND_COUNT]; /* births that hooks saw, failed creations included */
+    uint64_t seen[LG_KIND_LIMIT]; /* births that hooks saw, failed creations included */
 
     PyObject *scope_var;        /* owned: the context variable of scope="descendants"; or NULL */
     uint32_t scopes_active;     /* guards with that scope that are entered now */
@@ -145,6 +151,11 @@ glue_local(void);
 uint64_t
 glue_birth(PyThreadState *tstate, lg_kind kind, const void *object, const void *creator,
            bool *ret_known);
+
+/* Who creates here, and for which scope: the running task, else the current thread; borrowed, NULL
+ * and 0 for none. */
+void
+glue_birthplace(PyThreadState *tstate, const void **ret_creator, uint32_t *ret_scope);
 
 /* Records something that was there before tracking began: no stack, no creator, LG_FOUND. */
 uint64_t
@@ -217,7 +228,38 @@ thread_adopt(module_state *state, PyObject *thread, unsigned long ident);
 /* (function or None, Thread or None, label or None, ident, state) of a ThreadRun. */
 PyObject *
 thread_info(module_state *state, PyObject *run);
+/* The native thread of a ThreadRun, borrowed; NULL where it is not known. `link` takes it on; needs
+ * no GIL. */
+lg_thread *
+thread_native(module_state *state, PyObject *run);
+void
+thread_link(PyObject *run, lg_thread *thread);
 extern PyType_Spec ThreadRun_spec;
+
+/* hook_native.c. `known`: a tuple, kernel ids of the threads that Python knows. -1 with an
+ * exception. */
+int
+hook_natives(PyObject *known);
+void
+unhook_natives(void);
+/* Takes over the hold; NULL with an exception. */
+PyObject *
+native_wrap(module_state *state, lg_thread *thread);
+/* Of a NativeThread, borrowed; NULL for anything else. */
+lg_thread *
+native_of(PyObject *object);
+/* (kernel id or 0, ident or 0, start routine or 0, native frames, Python frames, size of stack or 0);
+ * frames outermost first, native ones as addresses inside the calls. */
+PyObject *
+native_info(lg_thread *thread);
+/* (function or None, offset, module or None, offset in the module) of an address. */
+PyObject *
+native_symbol(PyObject *address);
+/* kernel id -> native frames as above, or "gone", "blocked", "silent"; empty where nothing can be
+ * asked. timeout: seconds. */
+PyObject *
+native_samples(PyObject *tids, double timeout);
+extern PyType_Spec NativeThread_spec;
 
 /* hook_loop.c */
 int
@@ -226,6 +268,14 @@ void
 unhook_loops(void);
 bool
 hook_loops_is_on(void);
+
+/* capi.c: what include/leakguard/leakguard.h declares. NULL with an exception. */
+PyObject *
+capi_capsule(void);
+/* (name, state or None) */
+PyObject *
+capi_resource_info(PyObject *object);
+extern PyType_Spec Resource_spec;
 
 /* wrap.c */
 extern PyType_Spec Hook_spec;

@@ -20,6 +20,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *function;  /* owned, as long as CPython would hold it; NULL for an adopted thread */
     PyObject *adopted;   /* owned: weak reference to the Thread of an adopted thread, or NULL */
+    lg_thread *native;   /* held; NULL where it is not known */
     PyObject *label;     /* owned: the name of what the thread runs; NULL where memory ran out */
     unsigned long ident; /* 0 while starting */
     run_state state;
@@ -88,6 +89,7 @@ ThreadRun_new_for(module_state *state)
     if (run != NULL) {
         run->function = NULL;
         run->adopted = NULL;
+        run->native = NULL;
         run->label = NULL;
         run->ident = 0;
         run->state = STARTING;
@@ -144,6 +146,9 @@ ThreadRun_dealloc(PyObject *self)
     Py_CLEAR(run->function);
     Py_CLEAR(run->adopted);
     Py_CLEAR(run->label);
+    if (run->native != NULL) {
+        lg_thread_release(run->native);
+    }
     PyObject_Free(self);
     Py_DECREF(type);
 }
@@ -190,6 +195,19 @@ thread_info(module_state *state, PyObject *object)
     }
     PyObject *label = run->label != NULL ? run->label : Py_None;
     return Py_BuildValue("ONOki", function, thread, label, run->ident, (int)run->state);
+}
+
+lg_thread *
+thread_native(module_state *state, PyObject *object)
+{
+    return Py_IS_TYPE(object, state->ThreadRun) ? ((ThreadRun *)object)->native : NULL;
+}
+
+void
+thread_link(PyObject *run, lg_thread *thread)
+{
+    lg_thread_hold(thread);
+    ((ThreadRun *)run)->native = thread;
 }
 
 PyObject *
@@ -309,7 +327,15 @@ start_thread(int which, PyObject *module, PyObject *args, PyObject *kwargs)
         glue_birth(tstate, LG_THREAD, run, owner, &known);
     }
     Py_XDECREF(owner);
+    thread_local_state *local = lg_threads_is_on() ? glue_local() : NULL;
+    PyObject *outer = local != NULL ? local->starting : NULL;
+    if (local != NULL) {
+        local->starting = (PyObject *)run;
+    }
     PyObject *result = call_original(which, module, changed, changed_kwargs);
+    if (local != NULL) {
+        local->starting = outer;
+    }
     if (result == NULL) {
         if (PyErr_ExceptionMatches(PyExc_TypeError)) {
             glue->seen[LG_THREAD]--; /* refused before anybody could announce it */

@@ -3,6 +3,7 @@
 #include "epitaph.h"
 #include "glue.h"
 #include "leakguard/clock.h"
+#include "leakguard/interpose.h"
 #include "leakguard/process.h"
 
 static module_state *
@@ -30,6 +31,16 @@ require_installed(void)
         glue_after_fork();
     }
     return true;
+}
+
+/* Threads that nobody announced get their records. */
+static void
+find_natives(void)
+{
+    if (lg_threads_is_on()) {
+        lg_threads_scan(0);
+        epitaph_free_all(lg_threads_take_notes());
+    }
 }
 
 static void
@@ -82,6 +93,7 @@ uninstall(void)
     unhook_tasks();
     unhook_threads();
     unhook_loops();
+    unhook_natives();
     terminate_disarm();
     if (tracker == NULL) {
         return;
@@ -165,6 +177,76 @@ core_hook_threads(PyObject *module, PyObject *thread_type)
     Py_RETURN_NONE;
 }
 
+/* (kernel ids of the threads that Python knows) */
+static PyObject *
+core_hook_natives(PyObject *module, PyObject *known)
+{
+    (void)module;
+    if (!require_installed()) {
+        return NULL;
+    }
+    if (!PyTuple_Check(known)) {
+        PyErr_SetString(PyExc_TypeError, "hook_natives wants a tuple of kernel ids");
+        return NULL;
+    }
+    if (hook_natives(known) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* Of a NativeThread, or of a ThreadRun whose native thread was seen; else None. */
+static PyObject *
+core_native_info(PyObject *module, PyObject *object)
+{
+    if (!require_installed()) {
+        return NULL;
+    }
+    lg_thread *thread = native_of(object);
+    if (thread == NULL) {
+        thread = thread_native(state_of(module), object);
+    }
+    if (thread == NULL) {
+        Py_RETURN_NONE;
+    }
+    return native_info(thread);
+}
+
+static PyObject *
+core_native_symbol(PyObject *module, PyObject *address)
+{
+    (void)module;
+    return native_symbol(address);
+}
+
+static PyObject *
+core_native_samples(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *tids;
+    double timeout;
+    if (!require_installed()
+        || !PyArg_ParseTuple(args, "O!d:native_samples", &PyTuple_Type, &tids, &timeout)) {
+        return NULL;
+    }
+    return native_samples(tids, timeout);
+}
+
+static PyObject *
+core_own_kinds(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return is_here() ? PyList_AsTuple(glue->own_kinds) : PyTuple_New(0);
+}
+
+static PyObject *
+core_resource_info(PyObject *module, PyObject *object)
+{
+    (void)module;
+    return require_installed() ? capi_resource_info(object) : NULL;
+}
+
 static PyObject *
 core_hooks(PyObject *module, PyObject *unused)
 {
@@ -175,9 +257,14 @@ core_hooks(PyObject *module, PyObject *unused)
     if (threads == NULL) {
         return NULL;
     }
-    return Py_BuildValue("{sOsOsN}", "tasks", on && hook_tasks_is_on() ? Py_True : Py_False,
-                         "loops", on && hook_loops_is_on() ? Py_True : Py_False, "threads",
-                         threads);
+    size_t changed, left_alone;
+    lg_threads_slots(&changed, &left_alone);
+    PyObject *natives = on && lg_threads_is_on()
+                            ? Py_BuildValue("nn", (Py_ssize_t)changed, (Py_ssize_t)left_alone)
+                            : Py_NewRef(Py_None);
+    return Py_BuildValue("{sOsOsNsN}", "tasks", on && hook_tasks_is_on() ? Py_True : Py_False,
+                         "loops", on && hook_loops_is_on() ? Py_True : Py_False, "threads", threads,
+                         "natives", natives);
 }
 
 static PyObject *
@@ -380,6 +467,9 @@ core_live(PyObject *module, PyObject *args)
     if (!require_installed() || !PyArg_ParseTuple(args, "KI:live", &since, &kinds)) {
         return NULL;
     }
+    if (kinds & LG_KIND_BIT(LG_NATIVE_THREAD)) {
+        find_natives();
+    }
     return records_live(state_of(module), since, kinds);
 }
 
@@ -417,6 +507,7 @@ core_stats(PyObject *module, PyObject *unused)
         PyErr_SetString(PyExc_RuntimeError, "leakguard tracks the main interpreter only");
         return NULL;
     }
+    find_natives();
     return records_stats();
 }
 
@@ -429,6 +520,7 @@ core_mark(PyObject *module, PyObject *unused)
     if (!require_installed()) {
         return NULL;
     }
+    find_natives();
     return Py_BuildValue("KKK", (unsigned long long)glue->epoch,
                          (unsigned long long)lg_registry_last_serial(glue->tracker->registry),
                          (unsigned long long)glue->tracker->dropped);
@@ -442,6 +534,7 @@ core_newest_live(PyObject *module, PyObject *unused)
     if (!require_installed()) {
         return NULL;
     }
+    find_natives();
     return PyLong_FromUnsignedLongLong(lg_registry_newest_live(glue->tracker->registry));
 }
 
@@ -579,6 +672,15 @@ static PyMethodDef functions[] = {
     {"hook_tasks", core_hook_tasks, METH_VARARGS,
      "hook_tasks(Task, _PyTask or None, current_tasks, _asyncio)"},
     {"hook_threads", core_hook_threads, METH_O, "hook_threads(threading.Thread)"},
+    {"hook_natives", core_hook_natives, METH_O, "hook_natives(kernel ids that Python knows)"},
+    {"native_info", core_native_info, METH_O,
+     "native_info(object) -> (tid, ident, start, native frames, frames, stack size) or None"},
+    {"native_symbol", core_native_symbol, METH_O,
+     "native_symbol(address) -> (function, offset, module, offset in the module)"},
+    {"native_samples", core_native_samples, METH_VARARGS,
+     "native_samples(kernel ids, seconds) -> id -> native frames or a word"},
+    {"own_kinds", core_own_kinds, METH_NOARGS, "kinds that other extensions added, in order"},
+    {"resource_info", core_resource_info, METH_O, "resource_info(object) -> (name, state or None)"},
     {"hooks", core_hooks, METH_NOARGS, "which hooks are on"},
     {"set_pools", core_set_pools, METH_VARARGS, "set_pools(marks, owner)"},
     {"set_scope_variable", core_set_scope_variable, METH_O, NULL},
@@ -624,18 +726,33 @@ module_exec(PyObject *module)
     state->adopted = PyDict_New();
     state->prepared = PyDict_New();
     state->ThreadRun = (PyTypeObject *)PyType_FromModuleAndSpec(module, &ThreadRun_spec, NULL);
+    state->NativeThread =
+        (PyTypeObject *)PyType_FromModuleAndSpec(module, &NativeThread_spec, NULL);
+    state->Resource = (PyTypeObject *)PyType_FromModuleAndSpec(module, &Resource_spec, NULL);
     state->Hook = (PyTypeObject *)PyType_FromModuleAndSpec(module, &Hook_spec, NULL);
     state->Record = PyStructSequence_NewType(&Record_desc);
     if (state->watches == NULL || state->adopted == NULL || state->prepared == NULL
-        || state->ThreadRun == NULL || state->Hook == NULL || state->Record == NULL) {
+        || state->ThreadRun == NULL || state->NativeThread == NULL || state->Resource == NULL
+        || state->Hook == NULL || state->Record == NULL) {
         return -1;
     }
-    if (PyModule_AddType(module, state->Hook) < 0 || PyModule_AddType(module, state->Record) < 0
-        || PyModule_AddIntConstant(module, "MAX_STACK_DEPTH", LG_MAX_STACK_DEPTH) < 0) {
+    const char *unwinder = lg_unwind_version();
+    int added = unwinder != NULL ? PyModule_AddStringConstant(module, "LIBUNWIND", unwinder)
+                                 : PyModule_AddObjectRef(module, "LIBUNWIND", Py_None);
+    if (added < 0 || PyModule_AddType(module, state->Hook) < 0
+        || PyModule_AddType(module, state->Record) < 0
+        || PyModule_AddIntConstant(module, "MAX_STACK_DEPTH", LG_MAX_STACK_DEPTH) < 0
+        || PyModule_AddIntConstant(module, "HAS_NATIVE_THREADS", LG_CAN_INTERPOSE) < 0) {
         return -1;
     }
     if (PyInterpreterState_Get() == PyInterpreterState_Main()) {
-        return glue_init(state);
+        if (glue_init(state) < 0) {
+            return -1;
+        }
+        PyObject *capsule = capi_capsule();
+        added = capsule != NULL ? PyModule_AddObjectRef(module, "C_API", capsule) : -1;
+        Py_XDECREF(capsule);
+        return added;
     }
     return 0;
 }
@@ -645,6 +762,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     module_state *state = state_of(module);
     Py_VISIT(state->ThreadRun);
+    Py_VISIT(state->NativeThread);
+    Py_VISIT(state->Resource);
     Py_VISIT(state->Hook);
     Py_VISIT(state->Record);
     Py_VISIT(state->watches);
@@ -667,6 +786,8 @@ module_clear(PyObject *module)
     Py_CLEAR(state->adopted);
     Py_CLEAR(state->prepared);
     Py_CLEAR(state->ThreadRun);
+    Py_CLEAR(state->NativeThread);
+    Py_CLEAR(state->Resource);
     Py_CLEAR(state->Hook);
     Py_CLEAR(state->Record);
     return 0;

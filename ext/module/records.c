@@ -37,8 +37,8 @@ static bool
 collect(void *context, const lg_record *record)
 {
     collection *all = context;
-    PyObject *object = (PyObject *)record->object;
-    if (Py_REFCNT(object) <= 0) {
+    bool is_native = record->kind == LG_NATIVE_THREAD;
+    if (!is_native && Py_REFCNT((PyObject *)record->object) <= 0) {
         return true;
     }
     if (all->count == all->capacity) {
@@ -51,13 +51,36 @@ collect(void *context, const lg_record *record)
         all->records = larger;
         all->capacity = capacity;
     }
-    Py_INCREF(object);
+    if (is_native) {
+        lg_thread_hold((lg_thread *)record->object);
+    }
+    else {
+        Py_INCREF((PyObject *)record->object);
+    }
     all->records[all->count++] = *record;
     return true;
 }
 
+/* What a collected record is about, owned from here on; NULL with an exception. */
 static PyObject *
-Record_from(module_state *state, const lg_record *record)
+object_of(module_state *state, const lg_record *record)
+{
+    if (record->kind == LG_NATIVE_THREAD) {
+        return native_wrap(state, (lg_thread *)record->object);
+    }
+    return (PyObject *)record->object;
+}
+
+/* What an object's record is found by. */
+static const void *
+key_of(PyObject *object)
+{
+    lg_thread *native = native_of(object);
+    return native != NULL ? (const void *)native : object;
+}
+
+static PyObject *
+Record_from(module_state *state, const lg_record *record, PyObject *object)
 {
     PyObject *result = PyStructSequence_New(state->Record);
     if (result == NULL) {
@@ -66,7 +89,7 @@ Record_from(module_state *state, const lg_record *record)
     PyObject *fields[] = {
         PyLong_FromLong(record->kind),
         PyLong_FromUnsignedLongLong(record->serial),
-        Py_NewRef((PyObject *)record->object),
+        Py_NewRef(object),
         PyLong_FromLongLong(record->born),
         PyLong_FromUnsignedLong(record->stack),
         PyLong_FromUnsignedLong(record->scope),
@@ -92,15 +115,18 @@ records_live(module_state *state, uint64_t since, unsigned kinds)
     lg_registry_visit_since(glue->tracker->registry, since, kinds, collect, &all);
     PyObject *list = all.failed ? PyErr_NoMemory() : PyList_New(0);
     for (size_t i = all.count; i-- > 0;) { /* oldest first */
-        PyObject *object = (PyObject *)all.records[i].object;
+        PyObject *object = object_of(state, &all.records[i]);
+        if (object == NULL) {
+            Py_CLEAR(list);
+        }
         if (list != NULL && !(all.records[i].kind == LG_TASK && task_is_done(object))) {
-            PyObject *record = Record_from(state, &all.records[i]);
+            PyObject *record = Record_from(state, &all.records[i], object);
             if (record == NULL || PyList_Append(list, record) < 0) {
                 Py_CLEAR(list);
             }
             Py_XDECREF(record);
         }
-        Py_DECREF(object);
+        Py_XDECREF(object);
     }
     free(all.records);
     return list;
@@ -111,8 +137,15 @@ records_creator(PyObject *object)
 {
     lg_record creator;
     const lg_note *link = NULL;
-    if (lg_registry_find_creator(glue->tracker->registry, object, &creator, &link) != LG_OK) {
+    if (lg_registry_find_creator(glue->tracker->registry, key_of(object), &creator, &link)
+        != LG_OK) {
         Py_RETURN_NONE;
+    }
+    if (creator.kind == LG_NATIVE_THREAD) {
+        /* It may end at any moment, without the GIL: nothing more is told of it. */
+        return Py_BuildValue("iKOOsz", (int)creator.kind, (unsigned long long)creator.serial,
+                             Py_None, Py_None, "native thread",
+                             creator.object == NULL ? "returned" : NULL);
     }
     const epitaph *note = (const epitaph *)link;
     PyObject *living = (PyObject *)creator.object;
@@ -172,7 +205,7 @@ records_line(PyObject *object)
 {
     serial_list list = {0};
     lg_registry *registry = glue->tracker->registry;
-    const void *starts[] = {object, NULL};
+    const void *starts[] = {key_of(object), NULL};
     if (object == Py_None) {
         starts[0] = glue_current_task(PyThreadState_Get());
         starts[1] = glue_current_thread();
@@ -261,8 +294,9 @@ records_stats(void)
         depot = lg_depot_get_stats(glue->tracker->depot);
         dropped = glue->tracker->dropped;
     }
-    PyObject *kinds = PyTuple_New(LG_KIND_COUNT);
-    for (int kind = 0; kinds != NULL && kind < LG_KIND_COUNT; kind++) {
+    int count_of_kinds = LG_KIND_COUNT + (int)PyList_GET_SIZE(glue->own_kinds);
+    PyObject *kinds = PyTuple_New(count_of_kinds);
+    for (int kind = 0; kinds != NULL && kind < count_of_kinds; kind++) {
         const lg_kind_count *count = &registry.kinds[kind];
         PyObject *pair = Py_BuildValue("KK", (unsigned long long)count->created,
                                        (unsigned long long)count->ended);

@@ -30,11 +30,12 @@ typedef enum {
     LG_SERVER,
     LG_PROCESS,
     LG_TEMPDIR,
-    LG_KIND_COUNT,
+    LG_KIND_COUNT, /* from here on: kinds that other extensions add */
+    LG_KIND_LIMIT = 16,
 } lg_kind;
 
 #define LG_KIND_BIT(kind) (1u << (kind))
-#define LG_ALL_KINDS ((1u << LG_KIND_COUNT) - 1u)
+#define LG_ALL_KINDS ((1u << LG_KIND_LIMIT) - 1u)
 
 /* One frame of a stack: two words that only the binding can explain (for Python a code object
  * and the offset of the last instruction). */

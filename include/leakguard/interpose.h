@@ -17,11 +17,17 @@
 
 #include "leakguard/base.h"
 
+#if defined(__GLIBC__) && (defined(__x86_64__) || defined(__aarch64__))
+#define LG_CAN_INTERPOSE 1
+#else
+#define LG_CAN_INTERPOSE 0
+#endif
+
 /* How many originals are told apart: the function and wrappers of it. */
 #define LG_INTERPOSE_ENTRIES 8
 
 typedef struct {
-    const char *name;                          /* of the function */
+    const char *name;                                 /* of the function */
     void (*replacements[LG_INTERPOSE_ENTRIES])(void); /* each calls the original of its number */
     _Atomic(void *) originals[LG_INTERPOSE_ENTRIES];  /* [0]: the function. Kept after the end */
     size_t slots;      /* GOT entries that the last begin or end changed */

@@ -70,7 +70,7 @@ typedef struct {
 } lg_kind_count; /* live is the difference */
 
 typedef struct {
-    lg_kind_count kinds[LG_KIND_COUNT];
+    lg_kind_count kinds[LG_KIND_LIMIT];
     size_t ghosts;
     size_t bytes; /* allocated by the registry, all told */
 } lg_registry_stats;

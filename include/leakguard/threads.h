@@ -48,10 +48,10 @@ typedef struct {
 
 /* What is known of one thread. */
 typedef struct {
-    pid_t tid;         /* 0 while it starts */
-    pthread_t handle;  /* 0 while it starts, and where it is not known: a thread that was found */
-    uintptr_t start;   /* start routine, 0 where it is not known */
-    bool found;        /* by a scan, or there before */
+    pid_t tid;          /* 0 while it starts */
+    pthread_t handle;   /* 0 while it starts, and where it is not known: a thread that was found */
+    uintptr_t start;    /* start routine, 0 where it is not known */
+    bool found;         /* by a scan, or there before */
     lg_stack_id native; /* ids for lg_threads_stack */
     lg_stack_id caller;
     size_t stack_size; /* asked for by its creator, 0 for the default */

@@ -10,7 +10,7 @@ import json
 from datetime import date
 from pathlib import Path
 
-from leakguard._kinds import KINDS
+from leakguard._kinds import known_kinds
 from leakguard._paths import is_foreign, runs_loop, runs_test
 
 TYPE_CHECKING = False
@@ -64,8 +64,8 @@ class Entry:
         for name, kind in wanted.items():
             if not isinstance(found.get(name), kind):
                 raise ValueError(f"{name!r} must be a {kind.__name__}, not {found.get(name)!r}")
-        if found["kind"] not in KINDS:
-            raise ValueError(f"unknown kind {found['kind']!r}; allowed: {', '.join(KINDS)}")
+        if found["kind"] not in known_kinds():
+            raise ValueError(f"unknown kind {found['kind']!r}; allowed: {', '.join(known_kinds())}")
         if not found["reason"].strip():
             raise ValueError("the reason is empty; say why this leak may stay")
         try:

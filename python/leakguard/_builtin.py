@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+from leakguard._native import kernel_facts
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +108,59 @@ def _is_generator_finaliser(resource: Resource) -> bool:
     return resource.made_by_loop
 
 
+def _starts_in(*modules: str) -> Callable[[Resource], bool]:
+    """Whether a native thread's start routine lies in one of these modules, which are patterns of
+    paths."""
+
+    def matches(resource: Resource) -> bool:
+        from fnmatch import fnmatchcase
+
+        routine = resource.native.routine if resource.native is not None else None
+        module = (routine.module if routine is not None else None) or ""
+        return any(fnmatchcase(module, f"*/{pattern}") for pattern in modules)
+
+    return matches
+
+
+_SIGNAL_WAITS = {"x86_64": 128, "aarch64": 137}  # rt_sigtimedwait
+
+
+def _is_timer_helper(resource: Resource) -> bool:
+    # glibc starts it itself, so its start routine is not seen. (sysdeps/unix/sysv/linux/
+    # timer_routines.c: it waits for its signal, with all others blocked.)
+    if resource.native is None or resource.native.start:
+        return False
+    waits_in = kernel_facts(resource.tid).get("syscall")
+    return waits_in is not None and waits_in == _SIGNAL_WAITS.get(os.uname().machine)
+
+
 RULES: tuple[BuiltinRule, ...] = (
+    BuiltinRule(
+        "native_thread",
+        "a worker of a BLAS or OpenMP pool (start routine in OpenBLAS, BLIS, MKL, libgomp, libomp "
+        "or libiomp)",
+        "is kept by the library for the next computation, one for each core, until the process "
+        "ends",
+        _starts_in("lib*openblas*", "libblis*", "libmkl_*", "libgomp*", "libomp*.so*", "libiomp*"),
+    ),
+    BuiltinRule(
+        "native_thread",
+        "a worker of libuv's pool (start routine in libuv, or in uvloop, which contains it)",
+        "is one for the process: starts with the first file or name lookup and is never joined",
+        _starts_in("libuv.so*", "uvloop/loop.*"),
+    ),
+    BuiltinRule(
+        "native_thread",
+        "a thread of gRPC's engine (start routine in grpc._cython.cygrpc)",
+        "serves all channels of the process: timers, pollers, name lookup; gRPC keeps it",
+        _starts_in("grpc/_cython/cygrpc.*"),
+    ),
+    BuiltinRule(
+        "native_thread",
+        "glibc's helper for timers (started by the C library, waits for a signal)",
+        "is one for the process: starts with the first SIGEV_THREAD timer and stays",
+        _is_timer_helper,
+    ),
     BuiltinRule(
         "thread",
         "asyncio's child watcher (target in asyncio.unix_events)",
@@ -144,7 +200,7 @@ RULES: tuple[BuiltinRule, ...] = (
     BuiltinRule(
         "thread",
         "the closer of pycares' channels (method of a class of pycares)",
-        "one for the process: starts with the first channel (aiohttp's resolver) and stays",
+        "is one for the process: starts with the first channel (aiohttp's resolver) and stays",
         _is_pycares_closer,
     ),
     BuiltinRule(

@@ -179,6 +179,7 @@ _DUMP_EXAMPLES = """\
 examples:
   LEAKGUARD=1 LEAKGUARD_SIGNAL=SIGUSR2 python app.py &
   python -m leakguard dump $!
+  python -m leakguard dump --native $!
 
 From CPython 3.14 on also for a process that was started without leakguard, by an interpreter of
 the same version and with the rights that a debugger needs: then without creation stacks.
@@ -195,6 +196,11 @@ def _add_dump(commands: _Commands) -> None:
         "Asks a running process for a snapshot of its tasks and threads.",
         _DUMP_EXAMPLES,
     )
+    dump.add_argument(
+        "--native",
+        action="store_true",
+        help="also say where each thread is in C; this interrupts its system calls",
+    )
     dump.add_argument("pid", type=int, metavar="PID", help="the process")
 
 
@@ -203,7 +209,7 @@ def _dump(options: argparse.Namespace) -> int:
     from leakguard._text import use_color
 
     try:
-        report = dump(options.pid)
+        report = dump(options.pid, native=options.native)
     except DumpError as error:
         print(f"python -m leakguard dump: {error}", file=sys.stderr)
         return 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from leakguard import _core, _executors, _stacks
-from leakguard._kinds import KINDS
+from leakguard import _core, _executors, _native, _stacks
+from leakguard._kinds import KINDS, known_kinds
 from leakguard._report import Creator, Leak
 
 TYPE_CHECKING = False
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 TASK = KINDS.index("task")
 THREAD = KINDS.index("thread")
+NATIVE = KINDS.index("native_thread")
 
 _STARTING, _RUNNING, _ENDED = range(3)
 
@@ -26,6 +27,7 @@ class Context:
         self._creations: dict[int, _stacks.Creation] = {}
         self._threads: dict[int, FrameType] | None = None
         self.now: int = _core.now()
+        self.native_frames = _native.Frames()
 
     def forget_frames(self) -> None:
         """Let go of the threads' frames: they hold this object, and all locals of the program."""
@@ -34,7 +36,8 @@ class Context:
     def creation(self, stack: int) -> _stacks.Creation:
         found = self._creations.get(stack)
         if found is None:
-            found = self._creations[stack] = _stacks.Creation(stack)
+            frames, inner, _ = _core.stack(stack)
+            found = self._creations[stack] = _stacks.Creation(frames, inner)
         return found
 
     @property
@@ -48,7 +51,7 @@ class Context:
 class Resource:
     """One live resource at one look: what rules and verdicts ask for, found out when asked."""
 
-    __slots__ = ("_context", "_function", "_info", "object", "record")
+    __slots__ = ("_context", "_creation", "_function", "_info", "_native", "object", "record")
 
     def __init__(self, record: Any, context: Context) -> None:
         self.record = record
@@ -56,10 +59,12 @@ class Resource:
         self._context = context
         self._info: tuple[Any, Any, str | None, int, int] | None = None
         self._function: str | None = None
+        self._creation: _stacks.Creation | None = None
+        self._native: _native.Info | None = None
 
     @property
     def kind(self) -> str:
-        kind: str = KINDS[self.record.kind]
+        kind: str = known_kinds()[self.record.kind]
         return kind
 
     @property
@@ -79,6 +84,31 @@ class Resource:
         return self.info[1]
 
     @property
+    def native(self) -> _native.Info | None:
+        """Of a thread: what is known of it as one of the operating system's."""
+        if self._native is None:
+            self._native = _native.info_of(self.object)
+        return self._native
+
+    @property
+    def tid(self) -> int:
+        """Of a thread: its kernel id, 0 where that is not known."""
+        if self.native is not None:
+            return self.native.tid
+        thread = self.thread if self.record.kind == THREAD else None
+        return getattr(thread, "native_id", None) or 0
+
+    @property
+    def creation(self) -> _stacks.Creation:
+        if self._creation is None:
+            if self.record.kind == NATIVE:
+                frames = self.native.caller if self.native is not None else ()
+                self._creation = _stacks.Creation(frames, len(frames))
+            else:
+                self._creation = self._context.creation(self.record.stack)
+        return self._creation
+
+    @property
     def coroutine(self) -> Any:
         return coroutine_of(self.object)
 
@@ -88,6 +118,10 @@ class Resource:
             return str(self.object.get_name())
         if self.record.kind == THREAD:
             return thread_name(self.info)
+        if self.record.kind == NATIVE:
+            return _native.thread_name(self.tid) or "unknown"
+        if self._is_foreign:
+            return _core.resource_info(self.object)[0]
         return type(self.object).__name__
 
     @property
@@ -97,6 +131,11 @@ class Resource:
                 self._function = qualname(self.coroutine)
             elif self.record.kind == THREAD:
                 self._function = self._thread_function()
+            elif self.record.kind == NATIVE:
+                routine = self.native.routine if self.native is not None else None
+                self._function = "unknown" if routine is None else routine.place
+            elif self._is_foreign:
+                self._function = self.name
             else:
                 self._function = type(self.object).__qualname__
         return self._function
@@ -115,27 +154,35 @@ class Resource:
     @property
     def made_by_loop(self) -> bool:
         """Whether no line of the program, run by the loop, created it."""
-        return self._context.creation(self.record.stack).site is None
+        return self.creation.site is None
 
     @property
     def is_main(self) -> bool:
         """Whether Runner.run made it, to run the coroutine that it was given."""
-        return self._context.creation(self.record.stack).made_by_run
+        return self.creation.made_by_run
+
+    @property
+    def _is_foreign(self) -> bool:
+        """Whether another extension has registered it."""
+        return bool(self.record.kind >= len(KINDS))
 
     def current_frame(self) -> FrameType | None:
         """Of a thread: its innermost frame now."""
+        if self.record.kind == NATIVE:
+            ident = self.native.ident if self.native is not None else 0
+            return self._context.threads.get(ident)
         return self._context.threads.get(self.info[3])
 
     @property
     def site(self) -> tuple[_stacks.Frame | None, bool]:
         """The site, and whether it is a definition."""
-        site = self._context.creation(self.record.stack).site
+        site = self.creation.site
         if site is not None or self.record.found:
             return site, False
         defined = self._definition()
         if defined is not None:
             return defined, True
-        frames = self._context.creation(self.record.stack).frames
+        frames = self.creation.frames
         return (frames[-1] if frames else None), False
 
     def _definition(self) -> _stacks.Frame | None:
@@ -152,9 +199,13 @@ class Resource:
         return None
 
     @property
-    def state(self) -> str:
+    def state(self) -> str | None:
         if self.record.kind == TASK:
             return self._task_state()
+        if self.record.kind == NATIVE:
+            return "running" if self.tid else "starting"
+        if self._is_foreign:
+            return _core.resource_info(self.object)[1]
         return "starting" if self.info[4] == _STARTING else "running"
 
     def _task_state(self) -> str:
@@ -173,18 +224,22 @@ class Resource:
         """Where it is now, outermost first."""
         if self.record.kind == TASK:
             return _stacks.of_task(self.coroutine, self._context.threads)
+        if self._is_foreign:
+            return ()
         return _stacks.of_frame(self.current_frame())
 
-    def leak(self, *, state: str | None = None, why: str = "") -> Leak:
+    def leak(
+        self, *, state: str | None = None, why: str = "", samples: _native.Samples | None = None
+    ) -> Leak:
         """A Leak of what is seen now."""
         try:
-            return self._whole_leak(state, why)
+            return self._whole_leak(state, why, samples)
         except Exception as error:
             # A property of the program's own class raised: the leak is reported all the same.
             return self._bare_leak(error)
 
     def _bare_leak(self, error: Exception) -> Leak:
-        creation = self._context.creation(self.record.stack)
+        creation = self.creation
         return Leak(
             kind=self.kind,
             serial=self.serial,
@@ -197,8 +252,15 @@ class Resource:
             why=f"it could not be described: {type(error).__name__} in the program's own code",
         )
 
-    def _whole_leak(self, state: str | None, why: str) -> Leak:
+    def _whole_leak(self, state: str | None, why: str, samples: _native.Samples | None) -> Leak:
         site, is_definition = self.site
+        native = current = facts = None
+        if self.record.kind in (THREAD, NATIVE) and self.tid:
+            if self.native is not None and self.native.addresses:
+                native = self._context.native_frames.stack(self.native.addresses)
+            here = samples.stack(self.tid) if samples is not None else None
+            current = None if here is None else self._context.native_frames.stack(here)
+            facts = _native.kernel_facts(self.tid)
         return Leak(
             kind=self.kind,
             serial=self.serial,
@@ -206,8 +268,11 @@ class Resource:
             function=self.function,
             state=state or self.state,
             age=max(0.0, (self._context.now - self.record.born) / 1e9),
-            creation=self._context.creation(self.record.stack).frames,
+            creation=self.creation.frames,
             current=self.current(),
+            native=native,
+            current_native=current,
+            facts=facts,
             site=site,
             site_is_definition=is_definition,
             creator=creator_of(self.object),
@@ -253,7 +318,7 @@ def creator_of(resource: Any) -> Creator | None:
     if living is not None:
         lost, (name, function, ended) = function, _living_creator(kind, living)
         function = lost or function
-    return Creator(KINDS[kind], serial, name, function or "unknown", ended)
+    return Creator(known_kinds()[kind], serial, name, function or "unknown", ended)
 
 
 def _living_creator(kind: int, living: Any) -> tuple[str, str, str | None]:

@@ -13,7 +13,7 @@ from leakguard._version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TextIO
+    from typing import Any, TextIO
 
     from leakguard._report import Report
 
@@ -26,7 +26,7 @@ def doctor(stream: TextIO) -> int:
 
     say(f"leakguard {__version__} on {platform.python_implementation()} {_python()}")
     try:
-        _tracking.install()
+        _tracking.install(kinds=_tracking.AVAILABLE)
     except RuntimeError as error:
         say(f"  not supported: {error}")
         return 1
@@ -36,6 +36,8 @@ def doctor(stream: TextIO) -> int:
     say("Planted leaks:")
     for kind, plant in (("task", _plant_task), ("thread", _plant_thread)):
         ok &= _say_planted(say, kind, plant())
+    if "native_thread" in _tracking.AVAILABLE:
+        ok &= _say_planted(say, "native_thread", _plant_native())
     say()
     ok &= _say_witness(say)
     _core.witness_stop()
@@ -67,9 +69,21 @@ def _say_hooks(say: Callable[..., None]) -> bool:
     started = "_leakguard_autostart" in sys.modules
     say(f"  start-up file (LEAKGUARD=1, run): {'active' if started else 'NOT active: see README'}")
     say(f"  exit status (LEAKGUARD=exit, run): {'on_exit' if _has_on_exit() else 'not here'}")
-    say(f"Kinds: {', '.join(_tracking.AVAILABLE)}. Native threads and stacks: not in this version.")
+    say(f"  native threads: {_natives(hooks)}")
+    unwinder = _core.LIBUNWIND
+    stacks = f"libunwind {unwinder}" if unwinder else "ABSENT: built without libunwind"
+    say(f"  native stacks: {stacks}")
+    say(f"Kinds: {', '.join(_tracking.AVAILABLE)}")
     say("Sub-interpreters: passed through; only the main interpreter is tracked.")
     return bool(hooks["tasks"] and hooks["loops"] and threads)
+
+
+def _natives(hooks: dict[str, Any]) -> str:
+    if hooks["natives"] is None:
+        return "not here: they need glibc on x86_64 or aarch64"
+    changed, left_alone = hooks["natives"]
+    others = f", {left_alone} left alone" if left_alone else ""
+    return f"pthread_create, in {changed} GOT entries{others} and for objects loaded later"
 
 
 def _has_on_exit() -> bool:
@@ -112,6 +126,22 @@ def _plant_thread() -> Report:
     report = point.leaks(kinds="thread")
     event.set()
     thread.join()
+    return report
+
+
+def _plant_native() -> Report:
+    """A thread that Python does not know: libc's sem_wait as its start routine."""
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    gate = ctypes.create_string_buffer(64)
+    handle = ctypes.c_ulong()
+    libc.sem_init(gate, 0, 0)
+    point = _checkpoint.checkpoint("doctor")
+    libc.pthread_create(ctypes.byref(handle), None, libc.sem_wait, gate)
+    report = point.leaks(kinds="native_thread")
+    libc.sem_post(gate)
+    libc.pthread_join(handle, None)
     return report
 
 

@@ -19,15 +19,23 @@ class DumpError(Exception):
     """No answer; the text says why, and what to do."""
 
 
-def dump(pid: int) -> Report:
-    """A snapshot of another process. Raises DumpError."""
+def dump(pid: int, *, native: bool = False) -> Report:
+    """A snapshot of another process. Raises DumpError.
+
+    native: with the place of each thread in C. This interrupts the threads.
+    """
     if pid <= 0 or not Path(f"/proc/{pid}").is_dir():
         raise DumpError(f"there is no process {pid} here")
     if pid == os.getpid():
         raise DumpError("this is the process that asks")
     signal = _signal_of(pid)
     if signal is not None:
-        return _ask_by_signal(pid, signal)
+        return _ask_by_signal(pid, signal, native)
+    if native:
+        raise DumpError(
+            f"process {pid} does not listen: --native needs LEAKGUARD=1 LEAKGUARD_SIGNAL=SIGUSR2 "
+            "there"
+        )
     if not hasattr(sys, "remote_exec"):
         raise DumpError(
             f"process {pid} does not listen: start it with LEAKGUARD=1 LEAKGUARD_SIGNAL=SIGUSR2 "
@@ -56,14 +64,14 @@ def _catches(pid: int, signal: int) -> bool:
     return False
 
 
-def _ask_by_signal(pid: int, signal: int) -> Report:
+def _ask_by_signal(pid: int, signal: int, native: bool) -> Report:
     folder = _live_look.folder()
     request = Path(folder, f"{pid}.request")
     with tempfile.TemporaryDirectory(dir=folder) as private:
         # The process only answers beside its own file: nobody but the user can write there.
         answer = Path(folder, f"{pid}.answer.{Path(private).name}")
         try:
-            _live_look.write_private(str(request), str(answer))
+            _live_look.write_request(str(request), str(answer), native)
             os.kill(pid, signal)
             return _wait_for(answer, pid)
         except OSError as error:

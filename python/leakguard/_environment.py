@@ -17,7 +17,7 @@ from leakguard import (
     _verdict,
 )
 from leakguard._exit_watch import ExitWatch
-from leakguard._kinds import KINDS
+from leakguard._kinds import known_kinds
 from leakguard._loop_watch import LoopWatch
 from leakguard._output import Output, write
 from leakguard._report import Report
@@ -200,10 +200,10 @@ class _Watch:
         more = f" and {len(held) - 5} more" if len(held) > 5 else ""
         write(f"leakguard: {what} is still held up after {waited:.0f} s by {names}{more}\n")
 
-    def _snapshot(self) -> Report:
-        """All that lives now."""
-        everything = _verdict.everything(self._settings.kinds) if self._is_on else []
-        return Report(everything, reason="snapshot")
+    def _snapshot(self, native: bool) -> Report:
+        """All that lives now; with the place of each thread in C, where that is asked for."""
+        kinds = self._settings.kinds if self._is_on else ()
+        return Report(_verdict.everything(kinds, native=native), reason="snapshot")
 
     def _terminated(self) -> None:
         if self._is_on:
@@ -215,7 +215,7 @@ class _Watch:
         """Without what this process has reported already, here or in a guard, and what a rule
         hides."""
         if len(self._told) > _TOLD_LIMIT:
-            alive = {record.serial for record in _core.live(0, _tracking.mask_of(KINDS))}
+            alive = {record.serial for record in _core.live(0, _tracking.mask_of(known_kinds()))}
             self._told &= alive
         new = [leak for leak in leaks if leak.serial not in self._told]
         return [leak for leak in new if not self._hide(leak)] if self._hidden else new

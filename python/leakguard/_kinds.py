@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from leakguard import _core
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,6 +22,13 @@ KINDS: tuple[str, ...] = (
     "process",
     "tempdir",
 )
+
+
+def known_kinds() -> tuple[str, ...]:
+    """KINDS, and those that other extensions have added in this process."""
+    return KINDS + _core.own_kinds()
+
+
 DEFAULT_KINDS: tuple[str, ...] = ("task", "thread")
 
 
@@ -37,16 +46,17 @@ def parse_kinds(
     chosen = DEFAULT_KINDS if value is None else _as_strings(value)
     if not chosen:
         raise ValueError(f"kinds is empty; allowed: {_listed(KINDS)}")
+    known = known_kinds()
     for kind in chosen:
-        if kind not in KINDS:
+        if kind not in known:
             hint = "; give several as a list" if "," in kind else ""
-            raise ValueError(f"unknown kind {kind!r}; allowed: {_listed(KINDS)}{hint}")
-        if kind not in available:
+            raise ValueError(f"unknown kind {kind!r}; allowed: {_listed(known)}{hint}")
+        if kind in KINDS and kind not in available:
             raise ValueError(
                 f"kind {kind!r} cannot be seen here, on this interpreter and system; "
                 f"allowed here: {_listed(available)}"
             )
-    return tuple(kind for kind in KINDS if kind in chosen)
+    return tuple(kind for kind in known if kind in chosen)
 
 
 def _as_strings(value: str | Iterable[str]) -> tuple[str, ...]:

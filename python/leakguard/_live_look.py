@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 _files: list[tuple[int, str]] = []
 
 
-def listen(signal: int, snapshot: Callable[[], Report], output: Callable[[Report], None]) -> None:
+def listen(
+    signal: int, snapshot: Callable[[bool], Report], output: Callable[[Report], None]
+) -> None:
     """Answer this signal with a snapshot, to who asked for it by a request, else to `output`."""
     import _signal  # type: ignore[import-not-found]  # `signal` would import enum
 
@@ -38,12 +40,12 @@ def listen(signal: int, snapshot: Callable[[], Report], output: Callable[[Report
     def answer(number: int, frame: object) -> None:
         del number, frame
         try:
-            report = snapshot()
-            asked = _take_request()
-            if asked is None:
-                output(report)
+            request = _take_request()
+            if request is None:
+                output(snapshot(False))
             else:
-                write_private(asked, report.to_json())
+                asked, native = request
+                write_private(asked, snapshot(native).to_json())
         except Exception as error:
             write(f"leakguard: no snapshot: {type(error).__name__}: {error}\n")
 
@@ -148,17 +150,24 @@ def _sweep(folder: str) -> None:
                 pass
 
 
-def _take_request() -> str | None:
-    """The file in which an answer is waited for, or None."""
+def write_request(path: str, answer: str, native: bool) -> None:
+    """Ask for a snapshot in the file `answer`. Raises OSError."""
+    write_private(path, f"{answer}\nnative" if native else answer)
+
+
+def _take_request() -> tuple[str, bool] | None:
+    """The file in which an answer is waited for, and whether native stacks are to be in it; or
+    None."""
     for pid, path in _files:
         if pid != os.getpid():
             continue
         try:
             with open(f"{path}.request", encoding="utf-8") as file:
-                asked = file.read()
+                asked, _, more = file.read().partition("\n")
             os.unlink(f"{path}.request")
         except OSError:
             return None
         # Only beside our own file: nobody else can write there.
-        return asked if os.path.dirname(asked) == os.path.dirname(path) else None
+        allowed = os.path.dirname(asked) == os.path.dirname(path)
+        return (asked, more == "native") if allowed else None
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leakguard._kinds import KINDS
+from leakguard._kinds import known_kinds
 from leakguard._paths import display
 
 TYPE_CHECKING = False
@@ -183,8 +183,8 @@ def _check_glob(field: str, glob: object) -> None:
 def _check_kind(kind: str | None) -> None:
     from fnmatch import fnmatchcase
 
-    if kind is not None and not any(fnmatchcase(known, kind) for known in KINDS):
-        allowed = ", ".join(repr(known) for known in KINDS)
+    if kind is not None and not any(fnmatchcase(known, kind) for known in known_kinds()):
+        allowed = ", ".join(repr(known) for known in known_kinds())
         raise ValueError(f"unknown kind {kind!r}; allowed: {allowed}, or a glob for some of them")
 
 

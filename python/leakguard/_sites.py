@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from leakguard import _core, _describe, _tracking
-from leakguard._kinds import KINDS
+from leakguard._kinds import known_kinds
 from leakguard._text import frame_text
 
 TYPE_CHECKING = False
@@ -28,14 +28,14 @@ def largest_sites(count: int = 10) -> list[tuple[str, str, int]]:
     for (kind, stack), alive in stacks.items():
         site = context.creation(stack).site
         where = "unknown" if site is None else frame_text(site)
-        sites[KINDS[kind], where] = sites.get((KINDS[kind], where), 0) + alive
+        sites[known_kinds()[kind], where] = sites.get((known_kinds()[kind], where), 0) + alive
     ordered = sorted(sites.items(), key=lambda it: (-it[1], it[0]))
     return [(kind, where, alive) for (kind, where), alive in ordered[:count]]
 
 
 def counters(stats: dict[str, object], name: str) -> Iterable[tuple[str, int]]:
     """(kind, number) of one counter of `leakguard.stats()`: created, ended or live."""
-    for kind in KINDS:
+    for kind in known_kinds():
         found = stats[kind]
         if isinstance(found, dict):
             yield kind, found[name]

@@ -13,7 +13,6 @@ from types import (
     MethodType,
 )
 
-from leakguard import _core
 from leakguard._paths import is_foreign, runs_loop
 
 TYPE_CHECKING = False
@@ -39,9 +38,9 @@ class Creation:
 
     __slots__ = ("frames", "made_by_run", "site")
 
-    def __init__(self, stack: int) -> None:
-        frames, inner, _ = _core.stack(stack)
-        self.frames: Frames = frames
+    def __init__(self, frames: Frames, inner: int) -> None:
+        """inner: how many, from the innermost, lie inside the running loop."""
+        self.frames = frames
         inside, self.made_by_run = _inside_loop(frames, inner)
         self.site = innermost_own(inside)
 

@@ -6,11 +6,12 @@ import linecache
 import os
 
 from leakguard._kinds import KINDS
+from leakguard._native import inside_python
 from leakguard._paths import display, is_foreign, runs_loop, runs_test
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import TypeVar
 
     from leakguard._report import Frame, Frames, Leak, Report
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _MOST_CALLERS = 3
 _MOST_REASONS = 3
+_MOST_NATIVE = 4
 _LONGEST_SOURCE = 160
 
 _MOMENTS = {
@@ -194,7 +196,7 @@ def _birth(leaks: list[Leak], paint: _Paint) -> list[str]:
         born = f", created by {maker}" if creation else ", created before tracking began"
         return _place("defined at", site, paint, born)
     if site is None and not creation:
-        return ["   created before tracking began"]
+        return _native_birth(leaks[0])
     if site is None:
         site = creation[-1]  # the program's frames further out only started the loop
     lines = _place("created at", site, paint)
@@ -202,7 +204,25 @@ def _birth(leaks: list[Leak], paint: _Paint) -> list[str]:
     lines += [f"     called from {frame_text(frame)}" for frame in callers[:_MOST_CALLERS]]
     if len(callers) > _MOST_CALLERS:
         lines.append(f"     ... and {_plural(len(callers) - _MOST_CALLERS, 'more caller')}")
+    if leaks[0]._kind == "native_thread" and leaks[0]._native:
+        lines.append(f"     in C: {_in_c(leaks[0]._native)}")
     return lines
+
+
+def _native_birth(leak: Leak) -> list[str]:
+    """Of what no line of Python created, as far as is known."""
+    if leak._native:
+        return [f"   created in C: {_in_c(leak._native)}"]
+    if leak._kind == "native_thread":
+        return ["   creation not seen: before tracking began, or by the C library itself"]
+    return ["   created before tracking began"]
+
+
+def _in_c(frames: Sequence[object]) -> str:
+    """The native frames that Python's do not say, innermost first."""
+    shown = inside_python(frames)
+    more = " < ..." if len(shown) > _MOST_NATIVE else ""
+    return printable(" < ".join(shown[:_MOST_NATIVE])) + more
 
 
 def _callers(creation: Frames, site: Frame) -> list[Frame]:
@@ -225,9 +245,25 @@ def _now(leaks: list[Leak], paint: _Paint) -> list[str]:
     places = _counted(leaks, _place_now)
     word, frame = places[0][0]
     others = _elsewhere(places[1:])
-    if frame is None:
-        return [f"   {word}{others}"] if word else []
-    return _place(word, frame, paint, others)
+    leak = next(leak for leak in leaks if _place_now(leak) == (word, frame))
+    in_c = inside_python(leak._current_native) if leak._current_native else []
+    if frame is not None:
+        lines = _place(word, frame, paint, others)
+        return [*lines, f"     in C: {_in_c(leak._current_native or ())}"] if in_c else lines
+    if word:
+        return [f"   {word}{others}"]
+    if in_c:
+        return [f"   waiting in C: {_in_c(leak._current_native or ())}"]
+    return _in_kernel(leak)
+
+
+def _in_kernel(leak: Leak) -> list[str]:
+    """Of a thread without Python frames that gave no answer, or was not asked."""
+    facts = leak._facts or {}
+    if leak._kind != "native_thread" or "syscall" not in facts:
+        return []
+    where = f"{facts['wchan']}, " if "wchan" in facts else ""
+    return [f"   waiting in the kernel: {where}system call {facts['syscall']}"]
 
 
 def _place_now(leak: Leak) -> tuple[str, Frame | None]:

@@ -7,14 +7,14 @@ import sys
 import threading
 
 from leakguard import _core, _imports, _ledger
-from leakguard._kinds import KINDS, parse_kinds
+from leakguard._kinds import known_kinds, parse_kinds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import ModuleType
 
-AVAILABLE = ("task", "thread")
+AVAILABLE = ("task", "thread", *(("native_thread",) if _core.HAS_NATIVE_THREADS else ()))
 """The kinds that can be seen on this system."""
 
 DEFAULT_STACK_DEPTH = 64
@@ -30,13 +30,13 @@ def mask_of(kinds: Iterable[str]) -> int:
     """The bits of these kinds, as the core counts them."""
     mask = 0
     for kind in kinds:
-        mask |= 1 << KINDS.index(kind)
+        mask |= 1 << known_kinds().index(kind)
     return mask
 
 
 def tracked() -> frozenset[str]:
     """The kinds that are tracked now."""
-    return frozenset(_tracked) if _core.is_installed() else frozenset()
+    return frozenset((*_tracked, *_core.own_kinds())) if _core.is_installed() else frozenset()
 
 
 def install(
@@ -62,6 +62,8 @@ def install(
         raise ValueError(f"stack_depth must be 1 to {_core.MAX_STACK_DEPTH}, not {stack_depth}")
     if "t" in getattr(sys, "abiflags", ""):
         raise RuntimeError("leakguard does not support free-threaded builds of CPython yet")
+    if "native_thread" in wanted and "thread" not in wanted:
+        wanted = (*wanted, "thread")  # to tell Python's own from the others
     with _lock():
         _install(wanted, stack_depth)
 
@@ -80,6 +82,8 @@ def _install(wanted: tuple[str, ...], stack_depth: int) -> None:
     try:
         if "thread" in wanted and "thread" not in _tracked:
             _track_threads()
+        if "native_thread" in wanted and "native_thread" not in _tracked:
+            _track_natives()
         if "task" in wanted and "task" not in _tracked:
             _track_tasks()
         _tracked.update(wanted)
@@ -133,7 +137,7 @@ def stats() -> dict[str, object]:
     raw = _core.stats()
     result: dict[str, object] = {
         kind: {"created": created, "ended": ended, "live": created - ended}
-        for kind, (created, ended) in zip(KINDS, raw.pop("kinds"), strict=True)
+        for kind, (created, ended) in zip(known_kinds(), raw.pop("kinds"), strict=True)
     }
     result.update(raw)
     return result
@@ -147,6 +151,12 @@ def _track_threads() -> None:
         if thread.ident is not None:
             _core.adopt_thread(thread, thread.ident)
     _executors.hook()
+
+
+def _track_natives() -> None:
+    _core.hook_natives(
+        tuple(thread.native_id for thread in threading.enumerate() if thread.native_id is not None)
+    )
 
 
 def _track_tasks() -> None:

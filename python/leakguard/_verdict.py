@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from leakguard import _builtin, _core, _describe, _executors, _ledger, _scope
-from leakguard._describe import TASK, THREAD, Resource
+from leakguard import _builtin, _core, _describe, _executors, _ledger, _native, _scope
+from leakguard._describe import NATIVE, TASK, THREAD, Resource
 from leakguard._tracking import mask_of
 
 TYPE_CHECKING = False
@@ -76,12 +76,23 @@ class Found:
 
     def leaks(self) -> list[Leak]:
         try:
+            samples = sample(self.resources)
             leaks = [
-                resource.leak(why=self.whys.get(resource.serial, "")) for resource in self.resources
+                resource.leak(why=self.whys.get(resource.serial, ""), samples=samples)
+                for resource in self.resources
             ]
         finally:
             self.context.forget_frames()
         return sorted([*self.abandoned, *leaks], key=lambda leak: leak.serial)
+
+
+def sample(resources: Iterable[Resource]) -> _native.Samples | None:
+    """Where the threads among these are now, in C. It interrupts them: for checks only that
+    somebody asked for."""
+    threads = [resource for resource in resources if resource.record.kind in (THREAD, NATIVE)]
+    if not threads:
+        return None
+    return _native.Samples.of([(resource.tid, resource.native) for resource in threads])
 
 
 def look(question: Question) -> Found:
@@ -122,18 +133,19 @@ def _look(question: Question, found: Found) -> Found:
     return found
 
 
-def everything(kinds: Sequence[str]) -> list[Leak]:
-    """All that lives, leaks or not."""
+def everything(kinds: Sequence[str], *, native: bool = False) -> list[Leak]:
+    """All that lives, leaks or not.
+
+    native: also where each thread is in C, which interrupts it.
+    """
     context = _describe.Context()
-    leaks = []
     try:
-        for record in _core.live(0, mask_of(kinds)):
-            resource = Resource(record, context)
-            if record.kind != THREAD or is_alive(resource):
-                leaks.append(resource.leak())
+        found = [Resource(record, context) for record in _core.live(0, mask_of(kinds))]
+        living = [it for it in found if it.record.kind != THREAD or is_alive(it)]
+        samples = sample(living) if native else None
+        return [resource.leak(samples=samples) for resource in living]
     finally:
         context.forget_frames()
-    return leaks
 
 
 def stranded_tasks(since: int) -> list[Leak]:
@@ -198,7 +210,8 @@ def alive_at_exit(since: int) -> list[Leak]:
     known infrastructure, nor an idle worker of a running loop's default executor."""
     context = _describe.Context()
     try:
-        found = [pair[0] for kind in (TASK, THREAD) for pair in _left(since, kind, context)]
+        kinds = (TASK, THREAD, NATIVE)
+        found = [pair[0] for kind in kinds for pair in _left(since, kind, context)]
         return [resource.leak() for resource in found if why_left(resource, since) is not None]
     finally:
         context.forget_frames()

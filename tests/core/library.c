@@ -7,7 +7,8 @@
 sem_t library_gate;
 pthread_t library_thread;
 
-void *library_worker(void *unused);
+void *
+library_worker(void *unused);
 
 void *
 library_worker(void *unused)
@@ -28,8 +29,7 @@ library_start(void)
     return result;
 }
 
-static void __attribute__((constructor))
-begin(void)
+static void __attribute__((constructor)) begin(void)
 {
     sem_init(&library_gate, 0, 0);
     if (getenv("LIBRARY_STARTS") != NULL) {
