@@ -94,9 +94,8 @@ stop_listening(const lg_sampler *sampler)
     }
 }
 
-/* Whether the thread cannot get the signal now, as the kernel tells it. */
 static bool
-is_blocked(pid_t tid, int signal)
+is_blocked_now(pid_t tid, int signal)
 {
     char path[64], line[256];
     snprintf(path, sizeof(path), "/proc/self/task/%d/status", (int)tid);
@@ -112,6 +111,23 @@ is_blocked(pid_t tid, int signal)
         fclose(file);
     }
     return blocked;
+}
+
+/* Whether the thread cannot get the signal, as the kernel tells it. For a moment longer it cannot
+ * after it has answered: it is still in the handler. */
+static bool
+is_blocked(pid_t tid, int signal)
+{
+    enum { TRIES = 10 };
+    struct timespec pause = {.tv_nsec = 200000};
+    int tries = 0;
+    while (is_blocked_now(tid, signal)) {
+        if (++tries == TRIES) {
+            return true;
+        }
+        nanosleep(&pause, NULL);
+    }
+    return false;
 }
 
 /* True where an answer will come. */

@@ -28,6 +28,7 @@ typedef struct {
     frames_mark loop;    /* where the loop that runs here began */
     PyObject *running;   /* that loop, borrowed: _set_running_loop tells when it goes; or NULL */
     uint64_t loop_epoch; /* the installation in which _set_running_loop told `loop`, `running` */
+    uint32_t scope;      /* the block that was entered here last and is open, 0 for none */
     PyObject *starting;  /* borrowed: the ThreadRun whose native thread is about to be created */
 } thread_local_state;
 

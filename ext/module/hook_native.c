@@ -160,7 +160,10 @@ describe(void *context, lg_thread *thread, lg_thread_caller *ret_caller)
         glue_birthplace(tstate, &ret_caller->creator, &ret_caller->scope);
     }
     else if (local != NULL && local->epoch == glue->epoch) {
+        /* Neither the running task nor the context can be asked for: the thread, and the block that
+         * was entered in it last. */
         ret_caller->creator = local->record;
+        ret_caller->scope = local->scope;
     }
 }
 

@@ -311,6 +311,23 @@ core_count_scopes(PyObject *module, PyObject *change)
     Py_RETURN_NONE;
 }
 
+static PyObject *
+core_enter_scope(PyObject *module, PyObject *number)
+{
+    (void)module;
+    unsigned long scope = PyLong_AsUnsignedLong(number);
+    if ((scope == (unsigned long)-1 && PyErr_Occurred()) || !require_installed()) {
+        return NULL;
+    }
+    thread_local_state *local = glue_local();
+    if (local == NULL) {
+        return PyErr_NoMemory();
+    }
+    uint32_t before = local->scope;
+    local->scope = (uint32_t)scope;
+    return PyLong_FromUnsignedLong(before);
+}
+
 /* The object of a callback that got the arguments of a method: the first of them, borrowed. */
 static PyObject *
 born(PyObject *module, PyObject *args, lg_kind kind)
@@ -685,6 +702,7 @@ static PyMethodDef functions[] = {
     {"set_pools", core_set_pools, METH_VARARGS, "set_pools(marks, owner)"},
     {"set_scope_variable", core_set_scope_variable, METH_O, NULL},
     {"count_scopes", core_count_scopes, METH_O, "count_scopes(change)"},
+    {"enter_scope", core_enter_scope, METH_O, "enter_scope(number) -> this thread's, before"},
     {"executor_born", WITH_KEYWORDS(core_executor_born), METH_VARARGS | METH_KEYWORDS, NULL},
     {"pure_task_born", WITH_KEYWORDS(core_pure_task_born), METH_VARARGS | METH_KEYWORDS, NULL},
     {"birth_failed", WITH_KEYWORDS(core_birth_failed), METH_VARARGS | METH_KEYWORDS, NULL},

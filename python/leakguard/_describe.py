@@ -255,12 +255,13 @@ class Resource:
     def _whole_leak(self, state: str | None, why: str, samples: _native.Samples | None) -> Leak:
         site, is_definition = self.site
         native = current = facts = None
-        if self.record.kind in (THREAD, NATIVE) and self.tid:
+        if self.record.kind in (THREAD, NATIVE):
+            frames = self._context.native_frames
             if self.native is not None and self.native.addresses:
-                native = self._context.native_frames.stack(self.native.addresses)
+                native = frames.stack(self.native.addresses)
             here = samples.stack(self.tid) if samples is not None else None
-            current = None if here is None else self._context.native_frames.stack(here)
-            facts = _native.kernel_facts(self.tid)
+            current = None if here is None else frames.stack(here)
+            facts = _native.kernel_facts(self.tid) if self.tid else None
         return Leak(
             kind=self.kind,
             serial=self.serial,

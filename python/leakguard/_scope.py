@@ -21,7 +21,7 @@ _open: set[int] = set()
 class Scope:
     """One block. What is created while it is entered, directly or not, belongs to it."""
 
-    __slots__ = ("_epoch", "_inner", "_token", "number")
+    __slots__ = ("_before", "_epoch", "_inner", "_token", "number")
 
     def __init__(self, *, apart: bool = False) -> None:
         """apart: this block is inside no other, whatever block the code here is in."""
@@ -31,12 +31,14 @@ class Scope:
         _open.add(self.number)
         self._inner = self.number
         self._token: contextvars.Token[int] | None = None
+        self._before = 0
         self._epoch = _core.mark()[0]
         _core.count_scopes(1)
 
     def enter(self) -> None:
         """From here on, code in this context is the block's."""
         self._token = _variable.set(self._inner)
+        self._before = _enter_thread(self._inner)
 
     def renew(self) -> None:
         """Leave and enter anew, as newer than blocks that began meanwhile and go on."""
@@ -52,6 +54,8 @@ class Scope:
     def leave(self) -> None:
         """No longer; also in another context than the one it was entered in."""
         token, self._token = self._token, None
+        if token is not None:
+            _enter_thread(self._before)
         _reset(token)
 
     def run(self) -> _Running:
@@ -69,16 +73,23 @@ class Scope:
 
 
 class _Running:
-    __slots__ = ("_number", "_token")
+    __slots__ = ("_before", "_number", "_token")
 
     def __init__(self, number: int) -> None:
         self._number = number
 
     def __enter__(self) -> None:
         self._token = _variable.set(self._number)
+        self._before = _enter_thread(self._number)
 
     def __exit__(self, *_: object) -> None:
+        _enter_thread(self._before)
         _reset(self._token)
+
+
+def _enter_thread(number: int) -> int:
+    """For native threads that are created without the GIL: then no context can be read."""
+    return _core.enter_scope(number) if _core.is_installed() else 0
 
 
 def _reset(token: contextvars.Token[int] | None) -> None:

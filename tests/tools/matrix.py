@@ -31,7 +31,7 @@ from rootfs import AS_ROOT, CACHE, OWN_MOUNTS, PAUSES, TOOLS, ArchiveError, Root
 ON_MACHINE = ("3.11", "3.12", "3.13")
 IN_ARCHIVE = ("3.14", "3.15")
 SUITES = ("sid", "forky")
-COMPILER = ("gcc", "libc6-dev", "ca-certificates")
+COMPILER = ("gcc", "libc6-dev", "ca-certificates", "pkgconf", "libunwind-dev")
 CORE_TOOLS = ("check", "meson", "ninja-build", "pkgconf")
 
 DISTRIBUTION = "leakguard-runtime"
