@@ -48,13 +48,15 @@ asan: build/packages $(VENV)/installed ## the core's and the Python tests under 
 tsan: build/packages ## the core's tests under ThreadSanitizer
 	@$$(setarch -R true 2>/dev/null && echo setarch -R) $(TOOLS)/core_tests.sh build/tsan -Db_sanitize=thread
 
-valgrind: build/packages ## the core's tests under valgrind
+valgrind: build/packages $(VENV)/installed ## the core's tests and those of native threads under valgrind
 	@$(TOOLS)/system_packages.sh valgrind
 	@$(TOOLS)/core_tests.sh build/valgrind -- valgrind
+	@$(TOOLS)/python_valgrind.sh
 
 bench: $(VENV)/installed ## what watching costs
 	$(VENV)/bin/python tests/bench/run.py
 	$(VENV)/bin/python tests/bench/pytest_cost.py
+	$(VENV)/bin/python tests/bench/native_cost.py
 
 field: $(VENV)/installed ## other projects' test suites, without and with --leakguard (half an hour)
 	$(VENV)/bin/python $(TOOLS)/field.py

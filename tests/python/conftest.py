@@ -1,5 +1,6 @@
 import os
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import pytest
 import leakguard
 
 PROGRAMS = Path(__file__).parent.parent / "programs"
+WRAPPER = shlex.split(os.environ.get("TEST_WRAPPER", ""))  # valgrind, for the programs that are run
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +51,7 @@ def run():
 
     def run_python(*arguments, cwd=None, **variables):
         return subprocess.run(
-            [sys.executable, *map(str, arguments)],
+            [*WRAPPER, sys.executable, *map(str, arguments)],
             env=clean_environment(**variables),
             cwd=cwd,
             capture_output=True,
