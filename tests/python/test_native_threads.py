@@ -9,7 +9,7 @@ import pytest
 
 from leakguard import _core
 
-from .conftest import PROGRAMS, WRAPPER, clean_environment
+from .conftest import PROGRAMS, clean_environment
 
 pytestmark = pytest.mark.skipif(
     not _core.HAS_NATIVE_THREADS, reason="native threads need glibc on x86_64 or aarch64"
@@ -230,8 +230,10 @@ print("ok")
 
 
 def test_many_threads_in_batches_and_a_fork_in_the_midst(native):
+    # 10,000 in all; valgrind would need many minutes for them.
+    count, size = (2, 20) if WRAPPER else (25, 200)
     text = (
-        START
+        f"{START}\ncount, size = {count}, {size}\n"
         + """
 lg_native.batches(count, size)
 child = os.fork()
