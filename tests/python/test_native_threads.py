@@ -9,7 +9,7 @@ import pytest
 
 from leakguard import _core
 
-from .conftest import PROGRAMS, clean_environment
+from .conftest import PROGRAMS, WRAPPER, clean_environment
 
 pytestmark = pytest.mark.skipif(
     not _core.HAS_NATIVE_THREADS, reason="native threads need glibc on x86_64 or aarch64"
