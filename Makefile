@@ -88,7 +88,7 @@ $(VENV)/installed: build/wheel/stamp
 
 $(VENV)/lint: pyproject.toml $(VENV)/ready
 	@echo "installing the linters into $(VENV)"
-	@$(VENV)/bin/python $(TOOLS)/extra.py lint test | xargs $(VENV)/bin/pip install --quiet
+	@$(VENV)/bin/python $(TOOLS)/extra.py lint test | $(VENV)/bin/pip install --quiet -r /dev/stdin
 	@touch $@
 
 FORCE:

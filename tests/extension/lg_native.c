@@ -23,11 +23,16 @@ static struct {
 
 #define EXPORTED __attribute__((visibility("default"), noinline))
 
-EXPORTED void *ext_worker(void *argument);
-EXPORTED void *ext_leaver(void *argument);
-EXPORTED int ext_start(void *(*run)(void *), pthread_attr_t *attributes);
-EXPORTED void ext_sleep(double seconds);
-EXPORTED void ext_take_lock(void);
+EXPORTED void *
+ext_worker(void *argument);
+EXPORTED void *
+ext_leaver(void *argument);
+EXPORTED int
+ext_start(void *(*run)(void *), pthread_attr_t *attributes);
+EXPORTED void
+ext_sleep(double seconds);
+EXPORTED void
+ext_take_lock(void);
 
 void *
 ext_worker(void *argument)
@@ -85,8 +90,7 @@ start(PyObject *module, PyObject *args, PyObject *kwargs)
         pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     }
     if (released) {
-        Py_BEGIN_ALLOW_THREADS
-        result = ext_start(run, &attributes);
+        Py_BEGIN_ALLOW_THREADS result = ext_start(run, &attributes);
         Py_END_ALLOW_THREADS
     }
     else {
@@ -116,12 +120,11 @@ finish(PyObject *module, PyObject *args)
     for (int i = 0; i < all.started + detached; i++) {
         sem_post(&all.gate);
     }
-    Py_BEGIN_ALLOW_THREADS
-    for (int i = 0; i < all.started; i++) {
+    Py_BEGIN_ALLOW_THREADS for (int i = 0; i < all.started; i++)
+    {
         pthread_join(all.threads[i], NULL);
     }
-    Py_END_ALLOW_THREADS
-    all.started = 0;
+    Py_END_ALLOW_THREADS all.started = 0;
     Py_RETURN_NONE;
 }
 
@@ -177,10 +180,8 @@ call_in_thread(PyObject *module, PyObject *function)
     if (pthread_create(&thread, NULL, call, function) != 0) {
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    Py_BEGIN_ALLOW_THREADS
-    pthread_join(thread, NULL);
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS pthread_join(thread, NULL);
+    Py_END_ALLOW_THREADS Py_RETURN_NONE;
 }
 
 /* sleep_holding(seconds): in C, with the GIL. */
@@ -211,10 +212,8 @@ wait_for_lock(PyObject *module, PyObject *unused)
 {
     (void)module;
     (void)unused;
-    Py_BEGIN_ALLOW_THREADS
-    ext_take_lock();
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS ext_take_lock();
+    Py_END_ALLOW_THREADS Py_RETURN_NONE;
 }
 
 /* load(path, function): dlopen, and a call of that function where it is not "". */
@@ -292,7 +291,10 @@ static PyMethodDef functions[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "lg_native", .m_size = -1, .m_methods = functions,
+    PyModuleDef_HEAD_INIT,
+    .m_name = "lg_native",
+    .m_size = -1,
+    .m_methods = functions,
 };
 
 PyMODINIT_FUNC
