@@ -34,6 +34,16 @@ struct lg_sampler {
     place places[PLACES];
 };
 
+/* Whether this runs on an alternate stack that is too small to unwind from. */
+static bool
+is_cramped(void)
+{
+    enum { LEAST = 32768 };
+    stack_t alternate;
+    return sigaltstack(NULL, &alternate) == 0 && (alternate.ss_flags & SS_ONSTACK) != 0
+           && alternate.ss_size < LEAST;
+}
+
 static void
 answer(int number, siginfo_t *info, void *context)
 {
@@ -46,7 +56,8 @@ answer(int number, siginfo_t *info, void *context)
     int64_t state = ticket + ASKED;
     if (info->si_code == SI_QUEUE && info->si_pid == getpid()
         && atomic_compare_exchange_strong(&mine->state, &state, ticket + ANSWERING)) {
-        mine->count = lg_unwind_signal(context, mine->frames, LG_NATIVE_DEPTH);
+        mine->count =
+            is_cramped() ? 0 : lg_unwind_signal(context, mine->frames, LG_NATIVE_DEPTH);
         atomic_store(&mine->state, ticket + ANSWERED);
         sem_post(&sampler->answers);
     }
@@ -166,7 +177,7 @@ take(place *its, lg_sample *sample)
         struct timespec pause = {.tv_nsec = 50000};
         nanosleep(&pause, NULL);
     }
-    sample->result = LG_SAMPLE_DONE;
+    sample->result = its->count != 0 ? LG_SAMPLE_DONE : LG_SAMPLE_SILENT;
     sample->count = its->count;
     memcpy(sample->frames, its->frames, its->count * sizeof(*its->frames));
     atomic_store(&its->state, 0);

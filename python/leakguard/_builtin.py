@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
-from leakguard._native import kernel_facts
+from leakguard._native import NativeFrame, kernel_facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,6 +135,17 @@ def _is_timer_helper(resource: Resource) -> bool:
     return waits_in is not None and waits_in == _SIGNAL_WAITS.get(os.uname().machine)
 
 
+def _is_faulthandler(resource: Resource) -> bool:
+    # Python's own threads aside, only this one is started from inside the interpreter; an extension
+    # that calls PyThread_start_new_thread does so from its own module.
+    addresses = resource.native.addresses if resource.native is not None else ()
+    frames = [NativeFrame(address) for address in addresses[-4:]]
+    for outer, inner in itertools.pairwise(frames):
+        if inner.function == "PyThread_start_new_thread":
+            return outer.module == inner.module
+    return False
+
+
 RULES: tuple[BuiltinRule, ...] = (
     BuiltinRule(
         "native_thread",
@@ -154,6 +166,12 @@ RULES: tuple[BuiltinRule, ...] = (
         "a thread of gRPC's engine (start routine in grpc._cython.cygrpc)",
         "serves all channels of the process: timers, pollers, name lookup; gRPC keeps it",
         _starts_in("grpc/_cython/cygrpc.*"),
+    ),
+    BuiltinRule(
+        "native_thread",
+        "faulthandler's watchdog (started by the interpreter itself)",
+        "waits until it is cancelled; pytest's faulthandler_timeout has one for each test",
+        _is_faulthandler,
     ),
     BuiltinRule(
         "native_thread",

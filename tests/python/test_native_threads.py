@@ -211,6 +211,22 @@ print("ok")
     passed(native(text))
 
 
+@needs_libunwind
+def test_faulthandlers_watchdog_is_hidden_by_a_rule(native):
+    text = (
+        START
+        + """
+import faulthandler
+faulthandler.dump_traceback_later(3600)
+assert leakguard.stats()["native_thread"]["live"] == 1
+assert not leaks(), leaks().text()
+faulthandler.cancel_dump_traceback_later()
+print("ok")
+"""
+    )
+    passed(native(text))
+
+
 def test_a_thread_that_cannot_be_started_leaves_nothing(native):
     text = (
         START
@@ -619,3 +635,33 @@ print("ok")
 """
     )
     passed(native(text))
+
+
+def test_a_test_that_leaves_a_native_thread_behind(suite, built, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(built))
+    found = suite(
+        test_it="""
+            import lg_native, pytest
+
+            pytestmark = pytest.mark.leakguard(kinds=("thread", "native_thread"), grace=0)
+
+            def test_leaks():
+                lg_native.start()
+
+            def test_leaks_without_the_gil():
+                lg_native.start("worker", True)
+
+            def test_is_clean():
+                pass
+
+            def test_ends_all():
+                lg_native.finish()
+
+            def test_starts_and_ends():
+                lg_native.start()
+                lg_native.finish()
+        """,
+    )
+    assert found.leaking == ["test_leaks", "test_leaks_without_the_gil"], found.text
+    assert found.clean == ["test_ends_all", "test_is_clean", "test_starts_and_ends"]
+    assert "native_thread ext_worker (lg_native" in found.text
