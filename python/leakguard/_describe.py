@@ -252,6 +252,15 @@ class Resource:
             why=f"it could not be described: {type(error).__name__} in the program's own code",
         )
 
+    def _thread_facts(self) -> dict[str, Any]:
+        """Of a thread: what the kernel says, and of a native one what it runs."""
+        facts = _native.kernel_facts(self.tid) if self.tid else {}
+        routine = self.native.routine if self.native is not None else None
+        if self.record.kind == NATIVE and routine is not None:
+            facts["start_routine"] = routine.place
+            facts["module"] = routine.module
+        return facts
+
     def _whole_leak(self, state: str | None, why: str, samples: _native.Samples | None) -> Leak:
         site, is_definition = self.site
         native = current = facts = None
@@ -261,7 +270,10 @@ class Resource:
                 native = frames.stack(self.native.addresses)
             here = samples.stack(self.tid) if samples is not None else None
             current = None if here is None else frames.stack(here)
-            facts = _native.kernel_facts(self.tid) if self.tid else None
+            facts = self._thread_facts()
+            refusal = samples.refusal(self.tid) if samples is not None else None
+            if refusal is not None:
+                facts["unanswered"] = refusal
         return Leak(
             kind=self.kind,
             serial=self.serial,

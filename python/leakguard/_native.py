@@ -119,6 +119,11 @@ class Samples:
         answer = self._answers.get(tid)
         return answer if isinstance(answer, tuple) else None
 
+    def refusal(self, tid: int) -> str | None:
+        """Why there is no answer: `blocked`, the thread blocks the signal, or `silent`."""
+        answer = self._answers.get(tid)
+        return answer if isinstance(answer, str) else None
+
 
 def kernel_facts(tid: int) -> dict[str, Any]:
     """What the kernel says of a thread: its id, the kernel function and the number of the system

@@ -249,7 +249,11 @@ def _now(leaks: list[Leak], paint: _Paint) -> list[str]:
     in_c = inside_python(leak._current_native) if leak._current_native else []
     if frame is not None:
         lines = _place(word, frame, paint, others)
-        return [*lines, f"     in C: {_in_c(leak._current_native or ())}"] if in_c else lines
+        if in_c:
+            lines.append(f"     in C: {_in_c(leak._current_native or ())}")
+        elif leak._facts and "unanswered" in leak._facts:
+            lines += [f"     {line.strip()}" for line in _in_kernel(leak)]
+        return lines
     if word:
         return [f"   {word}{others}"]
     if in_c:
@@ -258,9 +262,9 @@ def _now(leaks: list[Leak], paint: _Paint) -> list[str]:
 
 
 def _in_kernel(leak: Leak) -> list[str]:
-    """Of a thread without Python frames that gave no answer, or was not asked."""
+    """Of a thread that gave no answer, or was not asked."""
     facts = leak._facts or {}
-    if leak._kind != "native_thread" or "syscall" not in facts:
+    if "syscall" not in facts or not (leak._kind == "native_thread" or "unanswered" in facts):
         return []
     where = f"{facts['wchan']}, " if "wchan" in facts else ""
     return [f"   waiting in the kernel: {where}system call {facts['syscall']}"]

@@ -105,6 +105,8 @@ assert [(frame.name, frame.lineno) for frame in leak.creation_stack] == [
 assert leak.site.name == "connect"
 assert leak.creator.kind == "thread" and leak.creator.name == "MainThread", leak.creator
 assert leak.facts["tid"] != os.getpid()
+assert leak.facts["module"] == lg_native.__file__, leak.facts
+assert leak.facts["start_routine"] == leak.function
 assert tasks() == known() == 2
 if leakguard._core.LIBUNWIND:
     assert "ext_start+0x" in str(leak.native_stack[-1]), leak.native_stack
@@ -487,6 +489,32 @@ print("ok")
 """
     )
     passed(native(text))
+
+
+@needs_libunwind
+def test_a_thread_that_blocks_the_signal_is_in_the_kernel(native):
+    text = (
+        START
+        + """
+import signal
+
+def stuck():
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    time.sleep(3600)
+
+threading.Thread(target=stuck, daemon=True).start()
+while True:
+    report = point.leaks(kinds="thread")
+    facts = report[0].facts
+    if facts.get("unanswered") == "blocked" and "syscall" in facts:
+        break
+print(report.text(), flush=True)
+os._exit(0)
+"""
+    )
+    found = native(text)
+    assert found.returncode == 0, found.stderr
+    assert re.search(r"\n     waiting in the kernel: .*system call \d+\n?", found.stdout)
 
 
 def test_the_environment_mode_says_where_without_asking(native):
