@@ -1,7 +1,7 @@
 """cpython_tests.py [PYTHON...]: CPython's own tests, plain and under LEAKGUARD=1.
 
 Each interpreter gets an environment with leakguard's wheel, and runs the modules below twice, the
-second time with LEAKGUARD=1 and the report in a file. What differs between the two is printed and
+second time with LEAKGUARD=1, native threads too, and the report in a file. What differs between the two is printed and
 is a failure. Without arguments: every CPython 3.11 to 3.13 of this machine whose test package is
 installed (pyenv's). The output of each run is in build/cpython.
 """
@@ -27,6 +27,7 @@ MODULES = (
     "test_subprocess",
     "test_signal",
 )
+KINDS = "task,thread,native_thread"
 SECONDS = 1800  # for one module, once
 
 
@@ -70,7 +71,8 @@ def examine(python: str, version: str) -> bool:
     for module in MODULES:
         plain = run(own, module, folder, "plain")
         report = str(folder / f"{module}.jsonl")
-        watched = run(own, module, folder, "watched", LEAKGUARD="1", LEAKGUARD_REPORT=report)
+        settings = {"LEAKGUARD": "1", "LEAKGUARD_KINDS": KINDS, "LEAKGUARD_REPORT": report}
+        watched = run(own, module, folder, "watched", **settings)
         changed = [
             f"{test}: {plain.get(test, 'absent')} -> {watched.get(test, 'absent')}"
             for test in sorted({*plain, *watched})
