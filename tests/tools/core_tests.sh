@@ -5,6 +5,7 @@
 # its Check tests, and ends with Check's own closing line for each of them.
 set -eu
 
+tools=$(dirname "$0")
 folder=$1
 shift
 [ -e "$folder/build.ninja" ] || configure=yes
@@ -25,7 +26,7 @@ set -- --print-errorlogs --logbase tests
 if [ "$wrapper" = valgrind ]; then
     # In one process, or valgrind would report what each of Check's children had not freed yet.
     export CK_FORK=no
-    set -- "$@" --timeout-multiplier 20 --wrapper "valgrind --quiet --leak-check=full --error-exitcode=99"
+    set -- "$@" --timeout-multiplier 20 --wrapper "valgrind --quiet --leak-check=full --error-exitcode=99 --suppressions=$PWD/$tools/valgrind.supp"
 fi
 rm -f "$folder"/meson-logs/tests*.txt # Meson adds the wrapper to the name
 meson test -C "$folder" "$@"

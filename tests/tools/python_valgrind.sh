@@ -6,6 +6,6 @@
 set -eu
 
 tools=$(dirname "$0")
-TEST_WRAPPER="valgrind --quiet --error-exitcode=99 --suppressions=$PWD/$tools/libunwind.supp" \
+TEST_WRAPPER="valgrind --quiet --error-exitcode=99 --suppressions=$PWD/$tools/valgrind.supp" \
     PYTHONMALLOC=malloc \
     "$VENV/bin/python" -m pytest -p no:cacheprovider -n "$AT_ONCE" tests/python/test_native_threads.py
