@@ -2,8 +2,8 @@
 
 Each interpreter gets an environment with leakguard's wheel, and runs the modules below twice, the
 second time with LEAKGUARD=1, native threads too, and the report in a file. What differs is printed
-and is a failure. Without arguments: every CPython 3.11 to 3.13 of this machine whose test package is
-installed (pyenv's). The output of each run is in build/cpython.
+and is a failure. Without arguments: every CPython 3.11 to 3.13 of this machine that has its test
+package (pyenv's). The output of each run is in build/cpython.
 """
 
 import argparse
