@@ -56,8 +56,7 @@ answer(int number, siginfo_t *info, void *context)
     int64_t state = ticket + ASKED;
     if (info->si_code == SI_QUEUE && info->si_pid == getpid()
         && atomic_compare_exchange_strong(&mine->state, &state, ticket + ANSWERING)) {
-        mine->count =
-            is_cramped() ? 0 : lg_unwind_signal(context, mine->frames, LG_NATIVE_DEPTH);
+        mine->count = is_cramped() ? 0 : lg_unwind_signal(context, mine->frames, LG_NATIVE_DEPTH);
         atomic_store(&mine->state, ticket + ANSWERED);
         sem_post(&sampler->answers);
     }
