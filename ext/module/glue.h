@@ -288,8 +288,9 @@ born_register(module_state *state, lg_kind kind, PyObject *object, bool found);
 
 /* records.c */
 extern PyStructSequence_Desc Record_desc;
+/* What lives; with `done` the tasks that have ended and are still alive as objects, instead. */
 PyObject *
-records_live(module_state *state, uint64_t since, unsigned kinds);
+records_live(module_state *state, uint64_t since, unsigned kinds, bool done);
 PyObject *
 records_creator(PyObject *object);
 /* The serials of an object and its creators up the line, nearest first; for None those of the

@@ -481,13 +481,14 @@ core_live(PyObject *module, PyObject *args)
 {
     unsigned long long since;
     unsigned int kinds;
-    if (!require_installed() || !PyArg_ParseTuple(args, "KI:live", &since, &kinds)) {
+    int done = 0;
+    if (!require_installed() || !PyArg_ParseTuple(args, "KI|p:live", &since, &kinds, &done)) {
         return NULL;
     }
     if (kinds & LG_KIND_BIT(LG_NATIVE_THREAD)) {
         find_natives();
     }
-    return records_live(state_of(module), since, kinds);
+    return records_live(state_of(module), since, kinds, done != 0);
 }
 
 static PyObject *
@@ -711,7 +712,8 @@ static PyMethodDef functions[] = {
     {"adopt_thread", core_adopt_thread, METH_VARARGS, "adopt_thread(thread, ident)"},
     {"adopted", core_adopted, METH_NOARGS, "ident -> ThreadRun"},
     {"end_adopted", core_end_adopted, METH_O, "end_adopted(ident)"},
-    {"live", core_live, METH_VARARGS, "live(since, kinds) -> list of Record, oldest first"},
+    {"live", core_live, METH_VARARGS,
+     "live(since, kinds, done=False) -> list of Record, oldest first"},
     {"creator", core_creator, METH_O,
      "creator(object) -> (kind, serial, object, name, function, ended) or None"},
     {"line", core_line, METH_O, "line(object or None) -> serials of it and its creators"},

@@ -109,7 +109,7 @@ Record_from(module_state *state, const lg_record *record, PyObject *object)
 }
 
 PyObject *
-records_live(module_state *state, uint64_t since, unsigned kinds)
+records_live(module_state *state, uint64_t since, unsigned kinds, bool done)
 {
     collection all = {0};
     lg_registry_visit_since(glue->tracker->registry, since, kinds, collect, &all);
@@ -119,7 +119,8 @@ records_live(module_state *state, uint64_t since, unsigned kinds)
         if (object == NULL) {
             Py_CLEAR(list);
         }
-        if (list != NULL && !(all.records[i].kind == LG_TASK && task_is_done(object))) {
+        bool is_done = all.records[i].kind == LG_TASK && object != NULL && task_is_done(object);
+        if (list != NULL && is_done == done) {
             PyObject *record = Record_from(state, &all.records[i], object);
             if (record == NULL || PyList_Append(list, record) < 0) {
                 Py_CLEAR(list);

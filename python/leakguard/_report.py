@@ -170,7 +170,8 @@ class Leak:
 
     @property
     def state(self) -> str | None:
-        """Task: pending, waiting, running, abandoned, destroyed; thread: starting, running."""
+        """Task: pending, waiting, running, abandoned, destroyed, or done (in a snapshot of done
+        tasks); thread: starting, running."""
         return self._state
 
     @property
@@ -289,8 +290,8 @@ class Report(Sequence["Leak"]):
         notes: Iterable[str] = (),
         hidden: Iterable[Hidden] = (),
     ) -> None:
-        """reason: block, checkpoint, fixture, loop end, shutdown, snapshot, stable, terminated or
-        test.
+        """reason: block, checkpoint, done, fixture, loop end, shutdown, snapshot, stable,
+        terminated or test.
         waited: seconds; notes: sentences; hidden: (rule, reason, how many it hid)."""
         self._leaks = tuple(leaks)
         self._reason = reason

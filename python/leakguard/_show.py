@@ -68,7 +68,7 @@ def _read_line(found: Found, line: str, where: str, stacks: dict[Frames, Frames]
             found.texts.append(str(data["text"]))
         else:
             leak = leak_from_dict(data, stacks)
-            is_leak = not data.get("note") and data.get("reason") != "snapshot"
+            is_leak = not data.get("note") and data.get("reason") not in ("snapshot", "done")
             (found.leaks if is_leak else found.notes).append(leak)
     except RecursionError:
         raise ReadError(f"{where}: nested too deeply") from None

@@ -133,6 +133,8 @@ class _Paint:
 
 def _headline(report: Report) -> str:
     kinds = headline_counts(report)
+    if report.reason == "done":
+        return f"leakguard: {_plural(len(report), 'done task')} still held"
     if report.reason in _COUNTED_AS_LIVE:
         total = _plural(len(report), "live resource") if report else "no live resources"
         listed = f" ({kinds})" if kinds else ""
@@ -274,6 +276,8 @@ def _place_now(leak: Leak) -> tuple[str, Frame | None]:
     state, current = leak._state, leak._current
     if state == "pending":
         return "not started yet", None
+    if state == "done":
+        return "done, and still held", None
     if state == "starting":
         return "starting", None
     if not current:

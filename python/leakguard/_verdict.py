@@ -148,6 +148,16 @@ def everything(kinds: Sequence[str], *, native: bool = False) -> list[Leak]:
         context.forget_frames()
 
 
+def finished_tasks() -> list[Leak]:
+    """The tasks that have ended, by themselves or not, and that something still holds."""
+    context = _describe.Context()
+    try:
+        found = _core.live(0, 1 << TASK, True)
+        return [Resource(record, context).leak(state="done") for record in found]
+    finally:
+        context.forget_frames()
+
+
 def stranded_tasks(since: int) -> list[Leak]:
     """At shutdown: tasks of loops that run nowhere any more, and that nothing has closed."""
     context = _describe.Context()

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 import leakguard
-from leakguard import LeakError
+from leakguard import LeakError, Report
 
 from .conftest import line_of
 
@@ -198,3 +198,79 @@ def test_stats_balance_with_threads(release):
 def test_each_wrong_argument_gets_an_error_that_names_it(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+async def answer():
+    return 42
+
+
+async def failing():
+    raise OSError
+
+
+def keep(kept, function):
+    kept.append(asyncio.create_task(function()))  # keep's task
+
+
+def test_a_snapshot_of_done_tasks_counts_what_is_still_held_by_site():
+    leakguard.install()
+    kept = []
+    counts = []
+
+    async def main():
+        living = asyncio.create_task(sleeper())
+        for function in (answer, failing, answer):
+            keep(kept, function)
+            await asyncio.wait(kept)
+            held = leakguard.snapshot(done=True)
+            counts.append(sum(leak.creation_stack != [] for leak in held))
+        cancelled = asyncio.create_task(sleeper())
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        report = leakguard.snapshot(done=True)
+        living.cancel()
+        return report, living, cancelled
+
+    report, living, cancelled = asyncio.run(main())
+    assert counts == [1, 2, 3]
+    group = report.by_site()[0]
+    assert (group.kind, group.site.lineno, len(group.leaks)) == ("task", line_of("keep's task"), 3)
+    assert {leak.function for leak in group.leaks} == {"answer", "failing"}
+    assert {leak.state for leak in report} == {"done"}
+    assert cancelled.get_name() in {leak.name for leak in report}
+    assert living.get_name() not in {leak.name for leak in report}
+    for task in kept:
+        task.exception()
+    del kept[:], group, task
+
+
+def test_a_done_task_that_nobody_holds_is_in_no_snapshot():
+    leakguard.install()
+
+    async def main():
+        await asyncio.create_task(answer())
+        await asyncio.sleep(0)  # the loop's call that woke this task has the other as its argument
+        return leakguard.snapshot(done=True)
+
+    # Tasks of tests before this one may still be garbage: they have no creation stack.
+    assert [leak for leak in asyncio.run(main()) if leak.creation_stack] == []
+
+
+def test_a_snapshot_of_done_tasks_says_so():
+    leakguard.install()
+    kept = []
+
+    async def main():
+        keep(kept, answer)
+        await kept[0]
+        report = leakguard.snapshot(done=True)
+        return Report([leak for leak in report if leak.creation_stack], reason=report.reason).text()
+
+    text = asyncio.run(main())
+    assert text.startswith("leakguard: 1 done task still held\n")
+    assert "\n   done, and still held" in text
+
+
+def test_a_snapshot_of_done_threads_is_refused():
+    with pytest.raises(ValueError, match="done=True is about tasks"):
+        leakguard.snapshot(kinds="thread", done=True)
