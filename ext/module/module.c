@@ -328,29 +328,38 @@ core_enter_scope(PyObject *module, PyObject *number)
     return PyLong_FromUnsignedLong(before);
 }
 
-/* The object of a callback that got the arguments of a method: the first of them, borrowed. */
 static PyObject *
-born(PyObject *module, PyObject *args, lg_kind kind)
+announce_birth(PyObject *kind, PyObject *args, PyObject *kwargs)
 {
+    (void)kwargs;
     if (is_here() && glue->tracker != NULL && PyTuple_GET_SIZE(args) > 0
-        && born_register(state_of(module), kind, PyTuple_GET_ITEM(args, 0), false) < 0) {
+        && born_register(glue->state, (lg_kind)PyLong_AsLong(kind), PyTuple_GET_ITEM(args, 0),
+                         false)
+               < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
 }
 
-static PyObject *
-core_executor_born(PyObject *module, PyObject *args, PyObject *kwargs)
-{
-    (void)kwargs;
-    return born(module, args, LG_EXECUTOR);
-}
+#define WITH_KEYWORDS(function) ((PyCFunction)(void (*)(void))(function))
 
+static PyMethodDef announcer_definition = {"announce_birth", WITH_KEYWORDS(announce_birth),
+                                           METH_VARARGS | METH_KEYWORDS, NULL};
+
+/* A callback for Hook that gets the arguments of a method: records the first of them, the object,
+ * as born. */
 static PyObject *
-core_pure_task_born(PyObject *module, PyObject *args, PyObject *kwargs)
+core_announcer(PyObject *module, PyObject *kind)
 {
-    (void)kwargs;
-    return born(module, args, LG_TASK);
+    (void)module;
+    long number = PyLong_AsLong(kind);
+    if (number == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (number < 0 || number >= LG_KIND_COUNT) {
+        return PyErr_Format(PyExc_ValueError, "no kind has the number %ld", number);
+    }
+    return PyCFunction_New(&announcer_definition, kind);
 }
 
 static PyObject *
@@ -404,37 +413,38 @@ live_instances(PyObject *types)
 }
 
 static int
-adopt_task(PyObject *module, PyObject *task)
+adopt(PyObject *module, lg_kind kind, PyObject *object)
 {
-    if (glue->tasks.type != NULL && PyObject_TypeCheck(task, glue->tasks.type)) {
+    if (kind == LG_TASK && glue->tasks.type != NULL
+        && PyObject_TypeCheck(object, glue->tasks.type)) {
         lg_record record;
-        if (lg_registry_find(glue->tracker->registry, task, &record) != LG_OK) {
-            glue_adopt(LG_TASK, task);
+        if (lg_registry_find(glue->tracker->registry, object, &record) != LG_OK) {
+            glue_adopt(kind, object);
         }
         return 0;
     }
-    return born_register(state_of(module), LG_TASK, task, true);
+    return born_register(state_of(module), kind, object, true);
 }
 
+/* (kind, types): all live objects of these types, as found. */
 static PyObject *
-core_adopt_tasks(PyObject *module, PyObject *types)
+core_adopt(PyObject *module, PyObject *args)
 {
-    if (!require_installed()) {
+    int kind;
+    PyObject *types;
+    if (!require_installed()
+        || !PyArg_ParseTuple(args, "iO!:adopt", &kind, &PyTuple_Type, &types)) {
         return NULL;
     }
-    if (!PyTuple_Check(types)) {
-        PyErr_SetString(PyExc_TypeError, "adopt_tasks wants a tuple of types");
-        return NULL;
-    }
-    PyObject *tasks = live_instances(types);
-    if (tasks == NULL) {
+    PyObject *objects = live_instances(types);
+    if (objects == NULL) {
         return NULL;
     }
     int result = 0;
-    for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(tasks); i++) {
-        result = adopt_task(module, PyList_GET_ITEM(tasks, i));
+    for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(objects); i++) {
+        result = adopt(module, (lg_kind)kind, PyList_GET_ITEM(objects, i));
     }
-    Py_DECREF(tasks);
+    Py_DECREF(objects);
     if (result < 0) {
         return NULL;
     }
@@ -681,8 +691,6 @@ core_terminate_die(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-#define WITH_KEYWORDS(function) ((PyCFunction)(void (*)(void))(function))
-
 static PyMethodDef functions[] = {
     {"install", core_install, METH_VARARGS, "install(depth, max_bytes)"},
     {"uninstall", core_uninstall, METH_NOARGS, NULL},
@@ -704,11 +712,10 @@ static PyMethodDef functions[] = {
     {"set_scope_variable", core_set_scope_variable, METH_O, NULL},
     {"count_scopes", core_count_scopes, METH_O, "count_scopes(change)"},
     {"enter_scope", core_enter_scope, METH_O, "enter_scope(number) -> this thread's, before"},
-    {"executor_born", WITH_KEYWORDS(core_executor_born), METH_VARARGS | METH_KEYWORDS, NULL},
-    {"pure_task_born", WITH_KEYWORDS(core_pure_task_born), METH_VARARGS | METH_KEYWORDS, NULL},
+    {"announcer", core_announcer, METH_O, "announcer(kind) -> callback that records a birth"},
     {"birth_failed", WITH_KEYWORDS(core_birth_failed), METH_VARARGS | METH_KEYWORDS, NULL},
     {"pure_task_ending", WITH_KEYWORDS(core_pure_task_ending), METH_VARARGS | METH_KEYWORDS, NULL},
-    {"adopt_tasks", core_adopt_tasks, METH_O, "adopt_tasks(types): all live ones"},
+    {"adopt", core_adopt, METH_VARARGS, "adopt(kind, types): all live ones"},
     {"adopt_thread", core_adopt_thread, METH_VARARGS, "adopt_thread(thread, ident)"},
     {"adopted", core_adopted, METH_NOARGS, "ident -> ThreadRun"},
     {"end_adopted", core_end_adopted, METH_O, "end_adopted(ident)"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from leakguard import _core, _executors, _native, _stacks
+from leakguard import _core, _executors, _native, _resources, _stacks
 from leakguard._kinds import KINDS, known_kinds
 from leakguard._report import Creator, Leak
 
@@ -18,6 +18,8 @@ THREAD = KINDS.index("thread")
 NATIVE = KINDS.index("native_thread")
 
 _STARTING, _RUNNING, _ENDED = range(3)
+
+_PLAIN = _resources.Kind()
 
 
 class Context:
@@ -73,6 +75,11 @@ class Resource:
         return serial
 
     @property
+    def own(self) -> _resources.Kind:
+        """What its kind says of it; of a task or a thread, nothing."""
+        return _resources.numbered(self.record.kind) or _PLAIN
+
+    @property
     def info(self) -> tuple[Any, Any, str | None, int, int]:
         """Of a thread: (function, Thread or None, label, ident, state)."""
         if self._info is None:
@@ -122,7 +129,7 @@ class Resource:
             return _native.thread_name(self.tid) or "unknown"
         if self._is_foreign:
             return _core.resource_info(self.object)[0]
-        return type(self.object).__name__
+        return self.own.name_of(self.object)
 
     @property
     def function(self) -> str:
@@ -137,7 +144,7 @@ class Resource:
             elif self._is_foreign:
                 self._function = self.name
             else:
-                self._function = type(self.object).__qualname__
+                self._function = self.own.function_of(self.object)
         return self._function
 
     def _thread_function(self) -> str:
@@ -196,7 +203,8 @@ class Resource:
                     return _stacks.definition(call)
             target = getattr(thread, "_target", None) if thread is not None else function
             return _stacks.definition(target if target is not None else type(thread).run)
-        return None
+        defined = self.own.definition(self.object)
+        return None if defined is None else _stacks.definition(defined)
 
     @property
     def state(self) -> str | None:
@@ -206,6 +214,8 @@ class Resource:
             return "running" if self.tid else "starting"
         if self._is_foreign:
             return _core.resource_info(self.object)[1]
+        if self.record.kind != THREAD:
+            return self.own.state(self.object)
         return "starting" if self.info[4] == _STARTING else "running"
 
     def _task_state(self) -> str:
@@ -224,8 +234,8 @@ class Resource:
         """Where it is now, outermost first."""
         if self.record.kind == TASK:
             return _stacks.of_task(self.coroutine, self._context.threads)
-        if self._is_foreign:
-            return ()
+        if self.record.kind not in (THREAD, NATIVE):
+            return self.own.current(self.object)
         return _stacks.of_frame(self.current_frame())
 
     def leak(
@@ -274,6 +284,8 @@ class Resource:
             refusal = samples.refusal(self.tid) if samples is not None else None
             if refusal is not None:
                 facts["unanswered"] = refusal
+        else:
+            facts = self.own.facts(self.object)
         return Leak(
             kind=self.kind,
             serial=self.serial,
@@ -289,6 +301,7 @@ class Resource:
             site=site,
             site_is_definition=is_definition,
             creator=creator_of(self.object),
+            cause=self.own.cause(self.object) if why else None,
             why=why,
         )
 

@@ -61,7 +61,7 @@ def _hook_multiprocessing_pools(module: ModuleType) -> None:
 
 
 def _hook_births(cls: Any, after: Callable[..., None] | None = None) -> None:
-    born, failed = _core.executor_born, _core.birth_failed
+    born, failed = _core.announcer(_EXECUTOR), _core.birth_failed
     hook = _core.Hook(cls.__init__, before=born, after=after, failed=failed)
     _imports.replace(cls, "__init__", hook)
 

@@ -6,16 +6,19 @@ import os
 import sys
 import threading
 
-from leakguard import _core, _imports, _ledger
-from leakguard._kinds import known_kinds, parse_kinds
+from leakguard import _core, _imports, _ledger, _resources
+from leakguard._kinds import KINDS, known_kinds, parse_kinds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import ModuleType
 
-AVAILABLE = ("task", "thread", *(("native_thread",) if _core.HAS_NATIVE_THREADS else ()))
+_SEEN = ("task", "thread", *(("native_thread",) if _core.HAS_NATIVE_THREADS else ()))
+AVAILABLE = tuple(kind for kind in KINDS if kind in _SEEN or kind in _resources.AVAILABLE)
 """The kinds that can be seen on this system."""
+
+_TASK = KINDS.index("task")
 
 DEFAULT_STACK_DEPTH = 64
 # About 40,000 distinct stacks of 20 frames; beyond that, stacks that nothing uses are taken out.
@@ -86,6 +89,10 @@ def _install(wanted: tuple[str, ...], stack_depth: int) -> None:
             _track_natives()
         if "task" in wanted and "task" not in _tracked:
             _track_tasks()
+        for name in wanted:
+            kind = _resources.named(name) if name not in _tracked else None
+            if kind is not None:
+                kind.hook()
         _tracked.update(wanted)
     except BaseException:
         if fresh:
@@ -173,7 +180,7 @@ def _hook_asyncio_tasks(tasks: ModuleType) -> None:
         _core.hook_tasks(core_task.Task, pure_task, tasks._current_tasks, core_task)
     if isinstance(pure_task, type):
         own = vars(pure_task)
-        born, failed = _core.pure_task_born, _core.birth_failed
+        born, failed = _core.announcer(_TASK), _core.birth_failed
         init = _core.Hook(own["__init__"], before=born, failed=failed)
         _imports.replace(pure_task, "__init__", init)
         ending = _core.Hook(own["__del__"], before=_core.pure_task_ending)
@@ -181,4 +188,4 @@ def _hook_asyncio_tasks(tasks: ModuleType) -> None:
     kinds = tuple(
         kind for kind in (getattr(core_task, "Task", None), pure_task) if isinstance(kind, type)
     )
-    _core.adopt_tasks(kinds)
+    _core.adopt(_TASK, kinds)

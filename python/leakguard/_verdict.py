@@ -72,7 +72,7 @@ class Found:
     @property
     def can_change(self) -> bool:
         """Whether waiting could end any of it."""
-        return any(resource.kind != "task" or can_move(resource) for resource in self.resources)
+        return any(can_end(resource) for resource in self.resources)
 
     def leaks(self) -> list[Leak]:
         try:
@@ -141,7 +141,7 @@ def everything(kinds: Sequence[str], *, native: bool = False) -> list[Leak]:
     context = _describe.Context()
     try:
         found = [Resource(record, context) for record in _core.live(0, mask_of(kinds))]
-        living = [it for it in found if it.record.kind != THREAD or is_alive(it)]
+        living = [it for it in found if is_live(it)]
         samples = sample(living) if native else None
         return [resource.leak(samples=samples) for resource in living]
     finally:
@@ -297,7 +297,8 @@ def why_left(resource: Resource, since: int) -> str | None:
         return _why_task(resource)
     if resource.record.kind == THREAD:
         return _why_thread(resource, since)
-    return ""
+    kind, subject = resource.own, resource.object
+    return kind.why(subject) if kind.is_live(subject) and kind.is_left(subject) else None
 
 
 def _why_task(resource: Resource) -> str:
@@ -311,6 +312,16 @@ def _why_thread(resource: Resource, since: int) -> str | None:
         return None
     charge = _executors.charge_of(resource.object, thread)
     return "" if charge is None else _why_pool_thread(resource, charge, since)
+
+
+def is_live(resource: Resource) -> bool:
+    """Whether it has not ended, in the sense of its kind."""
+    if resource.record.kind == THREAD:
+        return is_alive(resource)
+    try:
+        return resource.own.is_live(resource.object)
+    except Exception:
+        return True  # a property of the program's own class raised
 
 
 def is_alive(resource: Resource) -> bool:
@@ -339,6 +350,16 @@ def loop_of(task: Any) -> Any:
     except Exception:
         # A subclass of the program's that has its own idea.
         return None
+
+
+def can_end(resource: Resource) -> bool:
+    """Whether waiting could end it."""
+    if resource.record.kind == TASK:
+        return can_move(resource)
+    try:
+        return resource.own.can_end(resource.object)
+    except Exception:
+        return True
 
 
 def can_move(resource: Resource) -> bool:

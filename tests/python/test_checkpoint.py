@@ -180,7 +180,6 @@ def test_stats_balance_with_threads(release):
     ("call", "error", "words"),
     [
         (lambda: leakguard.install(kinds="timers"), ValueError, "timers"),
-        (lambda: leakguard.install(kinds=["task", "loop"]), ValueError, "cannot be seen here"),
         (lambda: leakguard.install(stack_depth=0), ValueError, "1 to 1024"),
         (lambda: leakguard.install(stack_depth=1025), ValueError, "1 to 1024"),
         (lambda: leakguard.install(stack_depth="64"), TypeError, "stack_depth"),
@@ -198,6 +197,15 @@ def test_stats_balance_with_threads(release):
 def test_each_wrong_argument_gets_an_error_that_names_it(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("call", [leakguard.install, leakguard.guard, leakguard.snapshot])
+def test_a_kind_that_cannot_be_seen_here_is_refused(call, monkeypatch):
+    monkeypatch.setattr("leakguard._tracking.AVAILABLE", ("task", "thread"))
+    with pytest.raises(
+        ValueError, match=r"'native_thread' cannot be seen here.*: 'task', 'thread'"
+    ):
+        call(kinds=["task", "native_thread"])
 
 
 async def answer():

@@ -167,7 +167,7 @@ def test_a_thread_that_a_guard_reported_is_not_reported_again_at_exit(program):
     [
         ("LEAKGUARD", "yes", ["LEAKGUARD", "yes", "exit"]),
         ("LEAKGUARD_GRACE", "soon", ["LEAKGUARD_GRACE", "soon", "1.0"]),
-        ("LEAKGUARD_KINDS", "task,timer", ["LEAKGUARD_KINDS", "timer", "task"]),
+        ("LEAKGUARD_KINDS", "task,timers", ["LEAKGUARD_KINDS", "timers", "task"]),
         ("LEAKGUARD_STACK_DEPTH", "0", ["LEAKGUARD_STACK_DEPTH", "1", "1024", "64"]),
         ("LEAKGUARD_EXITCODE", "999", ["LEAKGUARD_EXITCODE", "255", "23"]),
         ("LEAKGUARD_WITNESS", "maybe", ["LEAKGUARD_WITNESS", "maybe"]),

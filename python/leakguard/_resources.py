@@ -1,0 +1,113 @@
+"""The kinds beyond tasks and threads: one table says what each is, and when it is a leak."""
+
+from __future__ import annotations
+
+import importlib
+
+from leakguard import _core, _imports
+from leakguard._kinds import KINDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from leakguard._stacks import Frames
+
+# Kind -> the module that has its `KIND`, loaded when somebody asks for the kind: a process that
+# watches tasks and threads only pays for none of it.
+_MODULES = {"loop": "_kind_loop"}
+
+AVAILABLE = tuple(_MODULES)
+"""The kinds that this table knows."""
+
+_loaded: dict[str, Kind] = {}
+
+
+class Kind:
+    """What one kind is. A subclass says what differs from a plain object with a class name.
+
+    Every method gets the recorded object, which is alive; what it raises is the program's own
+    (a property of a subclass), and whoever asks takes care of that.
+    """
+
+    name = ""
+
+    @property
+    def number(self) -> int:
+        """As the core counts."""
+        return KINDS.index(self.name)
+
+    def hook(self) -> None:
+        """Begin to see births, and record what is there already where that can be found."""
+        raise NotImplementedError
+
+    def is_live(self, subject: Any) -> bool:
+        """Whether it still is what has to end: a loop that is not closed."""
+        del subject
+        return True
+
+    def is_left(self, subject: Any) -> bool:
+        """Whether it is a leak of its own where it was born since: False for what belongs to
+        another resource, and ends with that."""
+        del subject
+        return True
+
+    def can_end(self, subject: Any) -> bool:
+        """Whether it could still end by itself: else a check does not wait for it."""
+        del subject
+        return True
+
+    def name_of(self, subject: Any) -> str:
+        return type(subject).__name__
+
+    def function_of(self, subject: Any) -> str:
+        return type(subject).__qualname__
+
+    def definition(self, subject: Any) -> Any:
+        """What defines it, where no line of the program created it: its callback; or None."""
+        del subject
+
+    def state(self, subject: Any) -> str | None:
+        del subject
+        return None
+
+    def current(self, subject: Any) -> Frames:
+        """Where it is suspended now, outermost first."""
+        del subject
+        return ()
+
+    def cause(self, subject: Any) -> str | None:
+        """One word for a machine."""
+        del subject
+        return None
+
+    def why(self, subject: Any) -> str:
+        """One sentence for a person, or nothing."""
+        del subject
+        return ""
+
+    def facts(self, subject: Any) -> dict[str, Any]:
+        """What else is known, as JSON values."""
+        del subject
+        return {}
+
+
+def named(name: str) -> Kind | None:
+    """The kind of this name; None for one that is not in this table."""
+    found = _loaded.get(name)
+    if found is None and name in _MODULES:
+        found = importlib.import_module(f"leakguard.{_MODULES[name]}").KIND
+        _loaded[name] = found
+    return found
+
+
+def numbered(number: int) -> Kind | None:
+    """The kind of this number in the core; None for one that is not in this table."""
+    return named(KINDS[number]) if number < len(KINDS) else None
+
+
+def see_births(kind: Kind, cls: Any) -> None:
+    """Have the birth of each instance of a Python class recorded, at its `__init__`: subclasses
+    come through here too, unless theirs does not call it."""
+    born, failed = _core.announcer(kind.number), _core.birth_failed
+    _imports.replace(cls, "__init__", _core.Hook(cls.__init__, before=born, failed=failed))
