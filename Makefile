@@ -12,7 +12,7 @@ WHEEL_SOURCES := $(shell find setup.py pyproject.toml MANIFEST.in README.md LICE
 	-not -path '*/__pycache__*' -not -path '*.egg-info*')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test core-tests python-tests matrix lint asan tsan valgrind bench field cpython clean FORCE
+.PHONY: help demo test core-tests instructions python-tests matrix lint asan tsan valgrind bench field cpython clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -20,10 +20,14 @@ help: ## list the targets
 demo: $(VENV)/installed ## watch a small service leak tasks and a thread, then its corrected variant
 	@$(TOOLS)/demo.sh
 
-test: core-tests python-tests ## the core's tests, then the Python tests on an installed wheel
+test: core-tests instructions python-tests ## the core's tests, then the Python tests on an installed wheel
 
 core-tests: build/packages
 	@$(TOOLS)/core_tests.sh build/core
+
+instructions: core-tests ## what the core's hot operations cost in instructions, against their budget
+	@$(TOOLS)/system_packages.sh valgrind
+	@$(PYTHON) tests/bench/instructions.py build/core
 
 # After the core's: a fault there explains one here. (The bar: order only, for `make -j`.)
 python-tests: $(VENV)/installed | core-tests
