@@ -20,6 +20,9 @@
 #define LG_FRAME_CODE(frame) ((frame)->f_code)
 #define LG_FRAME_INSTRUCTION(frame) ((frame)->prev_instr)
 #define LG_FRAME_IS_PYTHON(frame) 1
+/* The code of a coroutine, borrowed. Here wait_for() has a task of its own for what it waits for,
+ * and cancels it. */
+#define LG_COROUTINE_CODE(coroutine) ((PyObject *)((PyGenObject *)(coroutine))->gi_code)
 
 #elif PY_VERSION_HEX < 0x030D0000 /* 3.12 */
 
@@ -50,6 +53,8 @@
 /* The loop and the task that run in a thread stand in its thread state. */
 #define LG_RUNNING_LOOP(tstate) (((_PyThreadStateImpl *)(tstate))->asyncio_running_loop)
 #define LG_RUNNING_TASK(tstate) (((_PyThreadStateImpl *)(tstate))->asyncio_running_task)
+/* A frame may hold references that are not counted in the object (pycore_stackref.h). */
+#define LG_HAVE_BORROWED_REFERENCES 1
 
 #endif
 

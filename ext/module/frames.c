@@ -7,6 +7,10 @@
 #ifdef LG_TSTATE_HEADER
 #include LG_TSTATE_HEADER
 #endif
+#ifdef LG_HAVE_BORROWED_REFERENCES
+#include "internal/pycore_frame.h"
+#include "internal/pycore_stackref.h"
+#endif
 
 frames_mark
 frames_here(PyThreadState *tstate)
@@ -76,3 +80,44 @@ frames_running_task(PyThreadState *tstate, PyObject **ret_loop, int *ret_known)
     return NULL;
 #endif
 }
+
+#ifdef LG_HAVE_BORROWED_REFERENCES
+
+static void
+visit_borrowed(_PyStackRef reference, visitproc visit, void *context)
+{
+    if (!PyStackRef_IsNullOrInt(reference) && !PyStackRef_RefcountOnObject(reference)) {
+        (void)visit(PyStackRef_AsPyObjectBorrow(reference), context);
+    }
+}
+
+/* As gen_traverse (Objects/genobject.c) and _PyFrame_Traverse (Python/frame.c) go. */
+void
+frames_visit_borrowed(PyObject *object, visitproc visit, void *context)
+{
+    if (!PyGen_CheckExact(object) && !PyCoro_CheckExact(object) && !PyAsyncGen_CheckExact(object)) {
+        return;
+    }
+    PyGenObject *generator = (PyGenObject *)object;
+    _PyInterpreterFrame *frame = &generator->gi_iframe;
+    visit_borrowed(frame->f_executable, visit, context);
+    if (generator->gi_frame_state == FRAME_CLEARED) {
+        return;
+    }
+    visit_borrowed(frame->f_funcobj, visit, context);
+    for (_PyStackRef *place = frame->localsplus; place < frame->stackpointer; place++) {
+        visit_borrowed(*place, visit, context);
+    }
+}
+
+#else
+
+void
+frames_visit_borrowed(PyObject *object, visitproc visit, void *context)
+{
+    (void)object;
+    (void)visit;
+    (void)context;
+}
+
+#endif

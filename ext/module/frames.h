@@ -30,4 +30,9 @@ frames_walk(PyThreadState *tstate, frames_mark loop, lg_frame *frames, uint32_t 
 PyObject *
 frames_running_task(PyThreadState *tstate, PyObject **ret_loop, int *ret_known);
 
+/* Calls `visit` for each reference of a generator's frame that is not counted in its object: from
+ * 3.14 on tp_traverse shows these too, and only the collector can tell them. */
+void
+frames_visit_borrowed(PyObject *object, visitproc visit, void *context);
+
 #endif

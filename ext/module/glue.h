@@ -278,6 +278,14 @@ PyObject *
 capi_resource_info(PyObject *object);
 extern PyType_Spec Resource_spec;
 
+/* reach.c: (serials of the tasks that wait for what nothing that can run reaches, serials of the
+ * waiting tasks that nothing which can run holds), or why it gave up: "time" (after `timeout`
+ * seconds), "memory". `own`: types whose instances are leakguard's and hold nothing for the program;
+ * `cancellers`: types whose bound methods, and code objects of coroutines which, once they run, cancel
+ * a task that they refer to. NULL with an exception. */
+PyObject *
+waiting_forever(PyObject *own, PyObject *cancellers, double timeout);
+
 /* wrap.c */
 extern PyType_Spec Hook_spec;
 

@@ -502,6 +502,20 @@ core_live(PyObject *module, PyObject *args)
 }
 
 static PyObject *
+core_waiting_forever(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *own, *cancellers;
+    double timeout;
+    if (!require_installed()
+        || !PyArg_ParseTuple(args, "O!O!d:waiting_forever", &PyTuple_Type, &own, &PyTuple_Type,
+                             &cancellers, &timeout)) {
+        return NULL;
+    }
+    return waiting_forever(own, cancellers, timeout);
+}
+
+static PyObject *
 core_creator(PyObject *module, PyObject *object)
 {
     (void)module;
@@ -721,6 +735,9 @@ static PyMethodDef functions[] = {
     {"end_adopted", core_end_adopted, METH_O, "end_adopted(ident)"},
     {"live", core_live, METH_VARARGS,
      "live(since, kinds, done=False) -> list of Record, oldest first"},
+    {"waiting_forever", core_waiting_forever, METH_VARARGS,
+     "waiting_forever(own types, types that cancel, seconds) -> (serials of tasks that wait for "
+     "ever, of waiting ones that nobody holds), or why it gave up"},
     {"creator", core_creator, METH_O,
      "creator(object) -> (kind, serial, object, name, function, ended) or None"},
     {"line", core_line, METH_O, "line(object or None) -> serials of it and its creators"},
