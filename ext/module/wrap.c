@@ -1,8 +1,10 @@
 /* Hook: a callable that stands in the place of a Python function or method and calls it, with a
- * callback before, after, or where it has failed. Written in C so that no frame of ours shows in a traceback, and
- * answering every attribute as the original would (inspect.signature, __name__, __doc__).
+ * callback before, after, or where it has failed. Written in C so that no frame of ours shows in a
+ * traceback, and answering every attribute as the original would (inspect.signature, __name__,
+ * __doc__).
  *
- * The callbacks get the same arguments. An Exception of theirs never reaches the caller (it is
+ * These callbacks get the same arguments; `made` gets what the original returned, and nothing else.
+ * An Exception of theirs never reaches the caller (it is
  * counted); what is not an Exception is a KeyboardInterrupt that arrived just then and goes on.
  */
 #include "glue.h"
@@ -18,6 +20,7 @@ typedef struct {
     PyObject *before;   /* or NULL */
     PyObject *after;    /* or NULL */
     PyObject *failed;   /* or NULL */
+    PyObject *made;     /* or NULL */
     PyObject *weak_references;
 } Hook;
 
@@ -41,6 +44,15 @@ run_callback(PyObject *callback, PyObject *args, PyObject *kwargs)
     return 0;
 }
 
+static int
+run_made(PyObject *callback, PyObject *result)
+{
+    PyObject *args = PyTuple_Pack(1, result);
+    int status = args != NULL ? run_callback(callback, args, NULL) : -1;
+    Py_XDECREF(args);
+    return status;
+}
+
 static PyObject *
 Hook_call(PyObject *self, PyObject *args, PyObject *kwargs)
 {
@@ -57,6 +69,9 @@ Hook_call(PyObject *self, PyObject *args, PyObject *kwargs)
         error_restore(saved);
     }
     if (result != NULL && run_callback(hook->after, args, kwargs) < 0) {
+        Py_CLEAR(result);
+    }
+    if (result != NULL && hook->made != NULL && run_made(hook->made, result) < 0) {
         Py_CLEAR(result);
     }
     return result;
@@ -108,10 +123,10 @@ Hook_repr(PyObject *self)
 static PyObject *
 Hook_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"original", "before", "after", "failed", NULL};
-    PyObject *original, *before = Py_None, *after = Py_None, *failed = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOO:Hook", names, &original, &before, &after,
-                                     &failed)) {
+    static char *names[] = {"original", "before", "after", "failed", "made", NULL};
+    PyObject *original, *before = Py_None, *after = Py_None, *failed = Py_None, *made = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOOO:Hook", names, &original, &before, &after,
+                                     &failed, &made)) {
         return NULL;
     }
     Hook *hook = (Hook *)type->tp_alloc(type, 0);
@@ -120,6 +135,7 @@ Hook_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         hook->before = before != Py_None ? Py_NewRef(before) : NULL;
         hook->after = after != Py_None ? Py_NewRef(after) : NULL;
         hook->failed = failed != Py_None ? Py_NewRef(failed) : NULL;
+        hook->made = made != Py_None ? Py_NewRef(made) : NULL;
     }
     return (PyObject *)hook;
 }
@@ -133,6 +149,7 @@ Hook_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(hook->before);
     Py_VISIT(hook->after);
     Py_VISIT(hook->failed);
+    Py_VISIT(hook->made);
     return 0;
 }
 
@@ -144,6 +161,7 @@ Hook_clear(PyObject *self)
     Py_CLEAR(hook->before);
     Py_CLEAR(hook->after);
     Py_CLEAR(hook->failed);
+    Py_CLEAR(hook->made);
     return 0;
 }
 

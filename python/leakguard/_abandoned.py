@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from leakguard import _builtin, _core, _describe, _imports, _ledger, _verdict
+from leakguard import _builtin, _core, _describe, _imports, _ledger, _resources, _verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import ModuleType
     from typing import Any
 
@@ -104,13 +104,37 @@ def _abandon(loop: Any, why: str, *, cancelled: bool) -> None:
     if first is None and not _listeners:
         return
     context = _describe.Context()
-    line = set(_core.line(None))
+    since = 0 if _listeners else first or 0
+    found = [
+        (resource, resource.leak(state="abandoned", why=why))
+        for resource in _tasks_on(loop, since, context, cancelled)
+    ]
+    found += [
+        (resource, resource.leak(why=resource.own.why_lost))
+        for resource in _lost_with(loop, since, context, at_close=cancelled)
+    ]
+    context.forget_frames()
     takers = _ledger.takers()
-    leaks = []
-    for record in _core.live(0 if _listeners else first or 0, 1 << _describe.TASK):
+    for resource, leak in found:
+        creators = takers.intersection(_core.line(resource.object)) if takers else ()
+        _ledger.abandon(leak, resource.record.scope, frozenset(creators))
+    for listener in _listeners if found else ():
+        listener([leak for _, leak in found])
+
+
+def _records(since: int, mask: int) -> Iterator[Any]:
+    """What was born since, is in no line of the code that runs here, and is not taken down yet."""
+    line = set(_core.line(None))
+    for record in _core.live(since, mask):
+        if not (record.found or record.serial in line or _ledger.is_abandoned(record.serial)):
+            yield record
+
+
+def _tasks_on(
+    loop: Any, since: int, context: _describe.Context, cancelled: bool
+) -> Iterator[_describe.Resource]:
+    for record in _records(since, 1 << _describe.TASK):
         task = record.object
-        if record.found or record.serial in line or _ledger.is_abandoned(record.serial):
-            continue
         if _verdict.loop_of(task) is not loop or (not cancelled and _is_cancelled(task)):
             continue
         resource = _describe.Resource(record, context)
@@ -118,13 +142,21 @@ def _abandon(loop: Any, why: str, *, cancelled: bool) -> None:
             continue
         if resource.is_main and not cancelled:
             continue  # the run was interrupted (SystemExit in another task) and left nothing behind
-        leak = resource.leak(state="abandoned", why=why)
-        creators = takers.intersection(_core.line(task)) if takers else ()
-        _ledger.abandon(leak, record.scope, frozenset(creators))
-        leaks.append(leak)
-    context.forget_frames()
-    for listener in _listeners if leaks else ():
-        listener(leaks)
+        yield resource
+
+
+def _lost_with(
+    loop: Any, since: int, context: _describe.Context, at_close: bool
+) -> Iterator[_describe.Resource]:
+    """What a runner ends that nobody has ended, or `at_close` what is lost with a closed loop."""
+    mask = _resources.mask_lost("loop close" if at_close else "runner close")
+    for record in _records(since, mask) if mask else ():
+        resource = _describe.Resource(record, context)
+        try:
+            if resource.own.loop_of(record.object) is loop and _verdict.is_left(resource):
+                yield resource
+        except Exception:
+            continue  # a property of the program's own class raised: it does not say where it is
 
 
 def _is_cancelled(task: Any) -> bool:

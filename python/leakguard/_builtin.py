@@ -1,11 +1,15 @@
 """Built-in ignore rules: known infrastructure, recognised by what it is, never by a name alone."""
 
+# pathlib would be imported into every watched process.
+# ruff: noqa: PTH119, PTH120
+
 from __future__ import annotations
 
 import itertools
 import os
 
 from leakguard._native import NativeFrame, kernel_facts
+from leakguard._paths import is_foreign
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,6 +111,55 @@ def _is_generator_finaliser(resource: Resource) -> bool:
     if type(resource.coroutine).__name__ != "async_generator_athrow":
         return False
     return resource.made_by_loop
+
+
+def _armed_in(resource: Resource) -> str:
+    """The file that called call_later or call_at; "" for what was there before tracking."""
+    for file, _, function in reversed(resource.creation.frames):
+        name = function.rpartition(".")[2]
+        if not (name in ("call_later", "call_at", "__init__") and file.endswith(_TIMER_FILES)):
+            return file
+    return ""
+
+
+_TIMER_FILES = (f"asyncio{os.sep}base_events.py", f"asyncio{os.sep}events.py")
+
+
+def _is_asyncios_timer(resource: Resource) -> bool:
+    file = _armed_in(resource)
+    return os.path.basename(os.path.dirname(file)) == "asyncio" and is_foreign(file)
+
+
+def _is_our_timer(resource: Resource) -> bool:
+    return os.path.dirname(_armed_in(resource)) == os.path.dirname(__file__)
+
+
+def _bound_to(resource: Resource) -> Any:
+    return getattr(resource.own.definition(resource.object), "__self__", None)
+
+
+def _is_scopes_timer(resource: Resource) -> bool:
+    scope = _bound_to(resource)
+    return _defined_in(type(scope), "anyio") or _defined_in(type(scope), "async_timeout")
+
+
+def _is_connections_timer(resource: Resource) -> bool:
+    protocol = _bound_to(resource)
+    for name in ("transport", "_transport"):
+        is_closing = getattr(getattr(protocol, name, None), "is_closing", None)
+        if is_closing is not None and hasattr(protocol, "connection_lost"):
+            return not is_closing()
+    return False
+
+
+def _is_connectors_timer(resource: Resource) -> bool:
+    return _defined_in(resource.own.definition(resource.object), "aiohttp.helpers")
+
+
+def _runs_the_check(resource: Resource) -> bool:
+    from leakguard._check import running_loop
+
+    return running_loop() is resource.object
 
 
 def _starts_in(*modules: str) -> Callable[[Resource], bool]:
@@ -220,6 +273,42 @@ RULES: tuple[BuiltinRule, ...] = (
         "the closer of pycares' channels (method of a class of pycares)",
         "is one for the process: starts with the first channel (aiohttp's resolver) and stays",
         _is_pycares_closer,
+    ),
+    BuiltinRule(
+        "timer",
+        "a timer of asyncio itself (armed by code of asyncio: sleep, timeout, wait, TLS)",
+        "belongs to the task or transport that waits with it, which is the leak where there is one",
+        _is_asyncios_timer,
+    ),
+    BuiltinRule(
+        "timer",
+        "a timer of leakguard itself",
+        "tells when the end of a loop takes long, and is cancelled at that end",
+        _is_our_timer,
+    ),
+    BuiltinRule(
+        "timer",
+        "the timer of a cancel scope (method of a class of AnyIO or async_timeout)",
+        "ends with the block that it limits, in a task",
+        _is_scopes_timer,
+    ),
+    BuiltinRule(
+        "timer",
+        "a connection's timer (method of a protocol whose transport is open)",
+        "is cancelled when the connection is lost: keep-alive, read timeout",
+        _is_connections_timer,
+    ),
+    BuiltinRule(
+        "timer",
+        "the cleaner of aiohttp's idle connections (function of aiohttp.helpers)",
+        "belongs to the session's connector and is cancelled when that is closed",
+        _is_connectors_timer,
+    ),
+    BuiltinRule(
+        "loop",
+        "the loop that the check itself runs on",
+        "is closed after the check",
+        _runs_the_check,
     ),
     BuiltinRule(
         "task",

@@ -16,6 +16,7 @@ class Hook:
         before: Callable[..., object] | None = None,
         after: Callable[..., object] | None = None,
         failed: Callable[..., object] | None = None,
+        made: Callable[[Any], object] | None = None,
     ) -> None: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 

@@ -125,7 +125,8 @@ class _Watch:
     def loop_ended(self, leaks: list[Leak]) -> None:
         """Report tasks that a runner or loop is about to cancel or drop."""
         if self._is_on:
-            mine = [leak for leak in leaks if not _ledger.is_guarded(leak.serial)]
+            asked = [leak for leak in leaks if leak.kind in self._settings.kinds]
+            mine = [leak for leak in asked if not _ledger.is_guarded(leak.serial)]
             self._report(self._new(mine), reason="loop end")
 
     def loop_held_up(self, loop: Any, upto: int, waited: float) -> None:

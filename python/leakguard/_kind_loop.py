@@ -33,22 +33,12 @@ class _Loop(_resources.Kind):
     def is_live(self, subject: Any) -> bool:
         return not subject.is_closed()
 
-    def is_left(self, subject: Any) -> bool:
-        return not (subject.is_running() and _is_running_here(subject))
-
     def state(self, subject: Any) -> str | None:
         return "running" if subject.is_running() else "stopped"
 
     def why(self, subject: Any) -> str:
         where = "it still runs" if subject.is_running() else "it was never closed"
         return f"{where}: loop.close() gives its selector and sockets back"
-
-
-def _is_running_here(loop: Any) -> bool:
-    """Whether the check itself runs on this loop."""
-    import asyncio
-
-    return asyncio._get_running_loop() is loop
 
 
 KIND = _Loop()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Kind -> the module that has its `KIND`, loaded when somebody asks for the kind: a process that
 # watches tasks and threads only pays for none of it.
-_MODULES = {"loop": "_kind_loop"}
+_MODULES = {"timer": "_kind_timer", "loop": "_kind_loop"}
 
 AVAILABLE = tuple(_MODULES)
 """The kinds that this table knows."""
@@ -56,6 +56,16 @@ class Kind:
         """Whether it could still end by itself: else a check does not wait for it."""
         del subject
         return True
+
+    lost_at = ""
+    """Of a kind that has a loop: `runner close`, where a runner ends what nobody has ended, or
+    `loop close`, where it is lost with the loop."""
+    why_lost = ""
+    """The why for what is found then."""
+
+    def loop_of(self, subject: Any) -> Any:
+        """The loop that it is lost with; None for what outlives a loop."""
+        del subject
 
     def name_of(self, subject: Any) -> str:
         return type(subject).__name__
@@ -104,6 +114,11 @@ def named(name: str) -> Kind | None:
 def numbered(number: int) -> Kind | None:
     """The kind of this number in the core; None for one that is not in this table."""
     return named(KINDS[number]) if number < len(KINDS) else None
+
+
+def mask_lost(moment: str) -> int:
+    """The bits of the kinds that are lost at this moment, of those that somebody has asked for."""
+    return sum(1 << kind.number for kind in _loaded.values() if kind.lost_at == moment)
 
 
 def see_births(kind: Kind, cls: Any) -> None:

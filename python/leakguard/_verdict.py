@@ -266,10 +266,8 @@ def _is_in_blocks(question: Question, scope: int) -> bool:
 
 
 def _look_at_abandoned(question: Question, found: Found) -> None:
-    if "task" not in question.kinds:
-        return
     for entry in _ledger.since(question.since):
-        if not _is_in_blocks(question, entry.scope):
+        if entry.leak.kind not in question.kinds or not _is_in_blocks(question, entry.scope):
             continue
         if question.ancestor and question.ancestor not in entry.line:
             continue
@@ -297,8 +295,16 @@ def why_left(resource: Resource, since: int) -> str | None:
         return _why_task(resource)
     if resource.record.kind == THREAD:
         return _why_thread(resource, since)
+    return resource.own.why(resource.object) if is_left(resource) else None
+
+
+def is_left(resource: Resource) -> bool:
+    """Whether a resource of a kind beyond tasks and threads is one that nobody has ended, and that
+    belongs to nothing else."""
     kind, subject = resource.own, resource.object
-    return kind.why(subject) if kind.is_live(subject) and kind.is_left(subject) else None
+    if not (kind.is_live(subject) and kind.is_left(subject)):
+        return False
+    return _builtin.matching(resource) is None
 
 
 def _why_task(resource: Resource) -> str:
