@@ -57,10 +57,11 @@ valgrind: build/packages $(VENV)/installed ## the core's tests and those of nati
 	@$(TOOLS)/core_tests.sh build/valgrind -- valgrind
 	@$(TOOLS)/python_valgrind.sh
 
-bench: $(VENV)/installed ## what watching costs
-	$(VENV)/bin/python tests/bench/run.py
+bench: $(VENV)/installed ## what watching costs, beside its peers (half an hour; less: make bench BENCH=--quick)
+	@$(TOOLS)/system_packages.sh bench
+	@$(VENV)/bin/python $(TOOLS)/extra.py bench | $(VENV)/bin/pip install --quiet -r /dev/stdin
+	$(VENV)/bin/python tests/bench/run.py $(BENCH)
 	$(VENV)/bin/python tests/bench/pytest_cost.py
-	$(VENV)/bin/python tests/bench/native_cost.py
 
 field: $(VENV)/installed ## other projects' test suites, without and with --leakguard (half an hour)
 	$(VENV)/bin/python $(TOOLS)/field.py

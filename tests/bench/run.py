@@ -1,102 +1,120 @@
-"""What watching costs: tasks made with and without leakguard, interleaved in one process.
+"""What watching costs: each case with leakguard and without, in turns; ratios and their spread.
 
-Prints ratios, the median of pairs (with, without, with, without ...) and their spread; never an
-absolute time alone, for machines differ and are noisy.
+    python tests/bench/run.py                        # everything (half an hour)
+    python tests/bench/run.py --quick                # every family of cases, within 50 seconds
+    python tests/bench/run.py task gather            # these cases only
+    python tests/bench/run.py --json build/3.13.json
+    python tests/bench/run.py --markdown build/3.*.json      # the table of docs/performance.md
 
-    python tests/bench/run.py            # 15 pairs
-    python tests/bench/run.py --quick    # 7 pairs of a quarter of the size
+A ratio is leakguard / without; beside it, in brackets, what one took without leakguard and what
+came on top. `budget` is what the project allows itself. The extra `bench` installs the peers that
+are measured besides; one that is missing is said so.
 """
 
+from __future__ import annotations
+
 import argparse
-import asyncio
-import statistics
+import importlib.metadata
+import json
+import os
+import platform
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
-import leakguard
+import cases_plain
+import cases_tasks
+from cases import Case, Options
+from figures import Absent, Figure
+from harness import OTHER_CPU, WORK_CPU
 
-DEPTH = 20
-
-
-async def nothing():
-    pass
-
-
-def at_depth(depth, count):
-    """Makes `count` coroutines that create, await and free a task, `depth` frames deep."""
-
-    async def rounds():
-        for _ in range(count):
-            await asyncio.create_task(nothing())
-
-    async def deeper(left):
-        if left == 0:
-            await rounds()
-        else:
-            await deeper(left - 1)
-
-    return deeper(depth)
+CASES: list[Case] = [
+    *cases_tasks.CASES,
+    *cases_plain.CASES,
+]
 
 
-async def measure_tasks(count, live):
-    """Seconds for `count` tasks, with `live` others alive."""
-    others = [asyncio.create_task(asyncio.sleep(3600)) for _ in range(live)]
-    await asyncio.sleep(0)
-    began = time.perf_counter()
-    await at_depth(DEPTH, count)
-    took = time.perf_counter() - began
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    return took
+def main() -> int:
+    arguments = parse(sys.argv[1:])
+    if arguments.list:
+        for case in CASES:
+            print(f"{case.name:16} {case.what}")
+        return 0
+    options = Options(quick=arguments.quick, peers=not arguments.no_peers)
+    wanted = [case for case in CASES if not arguments.cases or case.name in arguments.cases]
+    print(headline(), flush=True)
+    began = time.monotonic()
+    found = run(wanted, options)
+    over = [it for it in found if isinstance(it, Figure) and it.verdict == "over"]
+    print(f"\n{len(found)} lines, {len(over)} over budget; {time.monotonic() - began:.0f} s")
+    if options.quick:
+        tell_left_out(wanted)
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(describe(options, found), indent=1) + "\n")
+    return 0
 
 
-def tasks(live):
-    def once(count, tracked):
-        if tracked:
-            leakguard.install()
-        try:
-            return asyncio.run(measure_tasks(count, live))
-        finally:
-            leakguard.uninstall()
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    summary, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="which; --list names them")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, within 50 s")
+    parser.add_argument("--json", type=Path, metavar="F", help="write the figures to F as well")
+    parser.add_argument("--list", action="store_true", help="the cases, with a line each")
+    parser.add_argument("--no-peers", action="store_true", help="leakguard only")
+    arguments = parser.parse_args(words)
+    known = [case.name for case in CASES]
+    for name in arguments.cases:
+        if name not in known:
+            parser.error(f"no case is called {name!r}; there are {', '.join(known)}")
+    return arguments
 
-    return once
 
-
-def compare(name, once, count, pairs):
-    once(count, tracked=True)
-    once(count, tracked=False)
-    ratios = sorted(once(count, tracked=True) / once(count, tracked=False) for _ in range(pairs))
-    quarter = len(ratios) // 4
-    print(
-        f"{name:44} {statistics.median(ratios):5.3f}   "
-        f"(quartiles {ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f}, {pairs} pairs)"
+def headline() -> str:
+    return (
+        f"CPython {platform.python_version()} ({platform.machine()}), leakguard "
+        f"{importlib.metadata.version('leakguard-runtime')}; ratios are with / without: median, "
+        f"quartiles of the pairs.\nBoth of a pair on processor {WORK_CPU} (what drives them on "
+        f"{OTHER_CPU}), in turns of some 25 ms; garbage collector as Python sets it."
     )
 
 
-def clean_guard(count):
-    """The price of a clean block, as a multiple of creating and awaiting one task."""
-    leakguard.install()
-    began = time.perf_counter()
-    for _ in range(count):
-        with leakguard.guard():
-            pass
-    block = (time.perf_counter() - began) / count
-    leakguard.uninstall()
-    task = asyncio.run(measure_tasks(count, 0)) / count
-    print(f"{'clean guard, in tasks made without leakguard':44} {block / task:5.2f}")
+def run(wanted: Sequence[Case], options: Options) -> list[Figure | Absent]:
+    found = []
+    for case in wanted:
+        if options.quick and not case.quick:
+            continue
+        print(f"\n{case.name}: {case.what}", flush=True)
+        for line in case.run(options):
+            found.append(line)
+            print(line.text(), flush=True)
+    return found
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer and smaller rounds")
-    quick = parser.parse_args().quick
-    count, pairs = (5_000, 7) if quick else (20_000, 15)
-    print(f"CPython {sys.version.split()[0]}; with leakguard / without, median of pairs")
-    for live in (0, 10_000):
-        compare(f"task at depth {DEPTH}, {live:,} others alive", tasks(live), count, pairs)
-    clean_guard(count)
+def tell_left_out(wanted: Sequence[Case]) -> None:
+    for case in wanted:
+        if not case.quick:
+            print(f"--quick leaves out {case.name}")
+        elif case.left_out:
+            print(f"--quick leaves out of {case.name}: {case.left_out}")
+
+
+def describe(options: Options, found: Sequence[Figure | Absent]) -> dict[str, object]:
+    return {
+        "python": platform.python_version(),
+        "leakguard": importlib.metadata.version("leakguard-runtime"),
+        "machine": platform.machine(),
+        "processors": os.cpu_count(),
+        "system": platform.platform(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "quick": options.quick,
+        "figures": [line.to_json() for line in found],
+    }
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,5 +1,5 @@
 #!/bin/sh
-# system_packages.sh build|tests|valgrind|matrix ...
+# system_packages.sh build|tests|valgrind|bench|matrix ...
 #
 # Makes sure that the machine has what these targets need. Debian and Ubuntu: installs what is
 # missing. Elsewhere: one line that says what is missing. Each thing is tried, not looked up in
@@ -67,6 +67,9 @@ look() {
         valgrind)
             need "valgrind" "valgrind" valgrind --version
             ;;
+        bench)
+            need "wrk" "wrk" command -v wrk
+            ;;
         matrix)
             need "debootstrap" "debootstrap" command -v debootstrap
             need "gpgv" "gpgv" command -v gpgv
@@ -74,7 +77,7 @@ look() {
                 test -e /usr/share/keyrings/debian-archive-keyring.gpg
             ;;
         *)
-            stop "system_packages.sh knows build, tests, valgrind and matrix, not '$target'"
+            stop "system_packages.sh knows build, tests, valgrind, bench and matrix, not '$target'"
             ;;
         esac
     done
