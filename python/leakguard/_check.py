@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from leakguard._limits import Seen
     from leakguard._verdict import Found, Question
 
 _FIRST_PAUSE = 0.0001
@@ -77,8 +78,15 @@ class Polling:
                 time.sleep(pause)
             self.look()
 
-    def report(self, mark: _ledger.Mark, *, reason: str, label: str | None) -> Report:
-        """What the last look saw."""
+    def report(
+        self,
+        mark: _ledger.Mark,
+        *,
+        reason: str,
+        label: str | None,
+        seen: Seen | None = None,
+    ) -> Report:
+        """What the last look saw. seen: what exceeded a limit."""
         leaks = self.found.leaks()
         hidden = tuple((str(rule), rule.reason, count) for rule, count in self.found.hidden.items())
         return Report(
@@ -87,26 +95,42 @@ class Polling:
             label=label,
             reason=reason,
             hidden=hidden,
-            notes=notes_of(mark),
+            notes=notes_of(mark) + (() if seen is None else seen.notes),
+            fanout=() if seen is None else seen.fanout,
+            blocking=() if seen is None else seen.blocking,
         )
 
 
 def check(
-    question: Question, grace: float, mark: _ledger.Mark, *, reason: str, label: str | None
+    question: Question,
+    grace: float,
+    mark: _ledger.Mark,
+    *,
+    reason: str,
+    label: str | None,
+    seen: Seen | None = None,
 ) -> Report:
-    """Look until clean or `grace` seconds are over, in this thread."""
+    """Look until clean or `grace` seconds are over, in this thread.
+
+    seen: what exceeded a limit up to now."""
     polling = Polling(question, grace)
     polling.run()
-    return polling.report(mark, reason=reason, label=label)
+    return polling.report(mark, reason=reason, label=label, seen=seen)
 
 
 async def check_async(
-    question: Question, grace: float, mark: _ledger.Mark, *, reason: str, label: str | None
+    question: Question,
+    grace: float,
+    mark: _ledger.Mark,
+    *,
+    reason: str,
+    label: str | None,
+    seen: Seen | None = None,
 ) -> Report:
     """As `check`, but yields to the running asyncio loop while it waits."""
     polling = Polling(question, grace)
     await polling.run_async()
-    return polling.report(mark, reason=reason, label=label)
+    return polling.report(mark, reason=reason, label=label, seen=seen)
 
 
 def notes_of(mark: _ledger.Mark) -> tuple[str, ...]:

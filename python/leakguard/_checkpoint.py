@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections import Counter
 
 from leakguard import _check, _core, _ledger, _stacks, _tracking, _verdict
-from leakguard._errors import LeakError
+from leakguard._errors import error_of
+from leakguard._findings import is_clean
 from leakguard._kinds import parse_kinds
+from leakguard._limits import Limits, parse_max_live
 from leakguard._report import Report
 from leakguard._rules import rules_from
 from leakguard._verdict import Question
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from leakguard._describe import Resource
+    from leakguard._limits import Seen, Watch
     from leakguard._rules import IgnoreRule
     from leakguard._verdict import Found
 
@@ -26,11 +29,13 @@ if TYPE_CHECKING:
 class Checkpoint:
     """A named moment; what was born since can be asked for. Made by `checkpoint()`."""
 
-    def __init__(self, label: str | None) -> None:
+    def __init__(self, label: str | None, limits: Limits) -> None:
         if label is not None and not isinstance(label, str):
             raise TypeError(f"label must be a str, not {type(label).__name__}")
         _tracking.ensure(("task", "thread") if not _core.is_installed() else ())
         self.label = label
+        self._limits = limits
+        self._watch = limits.begin()
         self._kinds = _tracking.tracked()
         self._mark = _ledger.Mark(taker=next(iter(_core.line(None)), 0))
 
@@ -41,6 +46,7 @@ class Checkpoint:
         kinds: Kinds = None,
         scope: str = "process",
         ignore: Rules = (),
+        max_live: Mapping[str, int] | None = None,
     ) -> Report:
         """Look at what was born since and is still alive; never raises for a leak.
 
@@ -49,15 +55,25 @@ class Checkpoint:
         scope: "process", or "descendants": only what the task or thread that took the checkpoint
             created, directly or not.
         ignore: rules made by `ignore()`.
+        max_live: kind to number, how many may have been alive at once since; None is what
+            `checkpoint(max_live=...)` was given. Only what was named there is counted.
 
-        Raises ValueError for a kind that was not tracked when the checkpoint was taken;
+        Raises ValueError for a kind that was not tracked, or not counted, when the checkpoint was
+        taken;
         RuntimeError where leakguard was uninstalled since, or where it would have to wait in a
         thread whose event loop is running.
         """
         question = self._question(kinds, scope, ignore, asker=None)
         seconds = _check.parse_grace(grace)
         _check.refuse_sync(seconds, question.kinds, "`await Checkpoint.assert_clean_async()`")
-        return _check.check(question, seconds, self._mark, reason="checkpoint", label=self.label)
+        return _check.check(
+            question,
+            seconds,
+            self._mark,
+            reason="checkpoint",
+            label=self.label,
+            seen=self._seen(max_live, scope),
+        )
 
     def assert_clean(
         self,
@@ -66,8 +82,10 @@ class Checkpoint:
         kinds: Kinds = None,
         scope: str = "process",
         ignore: Rules = (),
+        max_live: Mapping[str, int] | None = None,
     ) -> None:
-        """Raise LeakError if what was born since is still alive after `grace` seconds.
+        """Raise LeakError if what was born since is still alive after `grace` seconds, FanoutError
+        where more was alive at once than `max_live` allows.
 
         Arguments and errors are those of `leaks`.
         """
@@ -75,7 +93,14 @@ class Checkpoint:
         seconds = _check.parse_grace(grace)
         _check.refuse_sync(seconds, question.kinds, "`await Checkpoint.assert_clean_async()`")
         self._raise(
-            _check.check(question, seconds, self._mark, reason="checkpoint", label=self.label)
+            _check.check(
+                question,
+                seconds,
+                self._mark,
+                reason="checkpoint",
+                label=self.label,
+                seen=self._seen(max_live, scope),
+            )
         )
 
     async def assert_clean_async(
@@ -85,6 +110,7 @@ class Checkpoint:
         kinds: Kinds = None,
         scope: str = "process",
         ignore: Rules = (),
+        max_live: Mapping[str, int] | None = None,
     ) -> None:
         """As `assert_clean`, yielding to the event loop while it waits."""
         question = self._question(kinds, scope, ignore, asker=self)
@@ -95,8 +121,28 @@ class Checkpoint:
                 self._mark,
                 reason="checkpoint",
                 label=self.label,
+                seen=self._seen(max_live, scope),
             )
         )
+
+    def _seen(self, max_live: Mapping[str, int] | None, scope: str) -> Seen | None:
+        """What exceeded a limit up to now."""
+        limits = parse_max_live(max_live)
+        counted = self._limits.max_live
+        for kind in limits:
+            if kind not in counted:
+                raise ValueError(
+                    f"kind {kind!r} is not counted since this checkpoint: name it there, "
+                    f"checkpoint(max_live={{{kind!r}: {limits[kind]}}})"
+                )
+        if self._watch is None:
+            return None
+        if _check.parse_scope(scope):
+            raise ValueError(
+                'a checkpoint\'s max_live counts the whole process: with scope="descendants" use '
+                "guard(max_live=...)"
+            )
+        return self._watch.look(limits or None)
 
     def _question(self, kinds: Kinds, scope: str, ignore: Rules, asker: object) -> Question:
         wanted = parse_kinds(kinds, _tracking.AVAILABLE)
@@ -119,9 +165,9 @@ class Checkpoint:
         )
 
     def _raise(self, report: Report) -> None:
-        if report:
+        if not is_clean(report):
             _ledger.report(list(report), self)
-            raise LeakError(report)
+            raise error_of(report)
 
 
 def _ancestor(scope: str, taker: int) -> int:
@@ -136,9 +182,15 @@ def _ancestor(scope: str, taker: int) -> int:
     return taker
 
 
-def checkpoint(label: str | None = None) -> Checkpoint:
-    """Mark this moment: what is born from here on can be asked for. Installs if nobody has."""
-    return Checkpoint(label)
+def checkpoint(
+    label: str | None = None, *, max_live: Mapping[str, int] | None = None
+) -> Checkpoint:
+    """Mark this moment: what is born from here on can be asked for. Installs if nobody has.
+
+    max_live: kind to number, how many of those born from here on may be alive at once. They are
+        counted as long as the checkpoint lives; without it, nothing is.
+    """
+    return Checkpoint(label, Limits(max_live))
 
 
 Site = tuple[str, "_stacks.Frame | None", str]  # kind, site, function
@@ -150,6 +202,20 @@ class _Cycle:
     def __init__(self) -> None:
         self.first = _ledger.Mark(keeps=False)
         self.counts: Counter[Site] = Counter()
+        self._watch: Watch | None = None
+
+    def next_seen(self, limits: Limits) -> Seen | None:
+        """What exceeded these limits since the call before; counts anew from here on."""
+        seen = None if self._watch is None else self._watch.look(limits.max_live)
+        self.stop()
+        self._watch = limits.begin()
+        return seen
+
+    def stop(self) -> None:
+        """Count no more."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
 
     def question(self, kinds: Kinds, scope: str, ignore: Rules) -> Question:
         return Question(
@@ -168,10 +234,13 @@ _cycles: dict[str, _Cycle] = {}
 class _GrowthPolling(_check.Polling):
     """Looks only for what a site has more of than at the call before."""
 
-    __slots__ = ("_before", "counts")
+    __slots__ = ("_before", "counts", "seen")
 
-    def __init__(self, question: Question, grace: float, before: Counter[Site]) -> None:
+    def __init__(
+        self, question: Question, grace: float, before: Counter[Site], seen: Seen | None = None
+    ) -> None:
         self._before = before
+        self.seen = seen  # what exceeded a limit, for the report
         self.counts: Counter[Site] = Counter()
         super().__init__(question, grace)
 
@@ -208,6 +277,7 @@ def assert_stable(
     kinds: Kinds = None,
     scope: str = "process",
     ignore: Rules = (),
+    max_live: Mapping[str, int] | None = None,
 ) -> None:
     """Call it at the same point of each cycle (each reconnect, each reload).
 
@@ -216,8 +286,11 @@ def assert_stable(
     "1 → 2". One label is one cycle of the whole process.
 
     grace, kinds, scope, ignore: as for `Checkpoint.leaks`.
+    max_live: kind to number, how many may have been alive at once since the call before, counted
+        in the whole process from the first call that gives it. More is a FanoutError.
     """
-    polling = _begin_cycle(label, grace, kinds, scope, ignore, is_async=False)
+    limits = Limits(max_live)
+    polling = _begin_cycle(label, grace, kinds, scope, ignore, limits, is_async=False)
     if polling is not None:
         polling.run()
         _end_cycle(label, polling)
@@ -230,16 +303,25 @@ async def assert_stable_async(
     kinds: Kinds = None,
     scope: str = "process",
     ignore: Rules = (),
+    max_live: Mapping[str, int] | None = None,
 ) -> None:
     """As `assert_stable`, yielding to the event loop while it waits."""
-    polling = _begin_cycle(label, grace, kinds, scope, ignore, is_async=True)
+    limits = Limits(max_live)
+    polling = _begin_cycle(label, grace, kinds, scope, ignore, limits, is_async=True)
     if polling is not None:
         await polling.run_async()
         _end_cycle(label, polling)
 
 
 def _begin_cycle(
-    label: str, grace: float, kinds: Kinds, scope: str, ignore: Rules, *, is_async: bool
+    label: str,
+    grace: float,
+    kinds: Kinds,
+    scope: str,
+    ignore: Rules,
+    limits: Limits,
+    *,
+    is_async: bool,
 ) -> _GrowthPolling | None:
     """None at a label's first call, which only remembers."""
     if not isinstance(label, str):
@@ -251,7 +333,7 @@ def _begin_cycle(
         _check.refuse_sync(seconds, wanted, "`await assert_stable_async()`")
     cycle = _cycles.get(label)
     if cycle is not None and not cycle.first.is_current:
-        del _cycles[label]  # the next call begins anew
+        _cycles.pop(label).stop()  # the next call begins anew
         raise RuntimeError(
             f"leakguard was uninstalled since assert_stable({label!r}) was called first: "
             "it cannot say whether this cycle is clean"
@@ -260,17 +342,19 @@ def _begin_cycle(
         cycle = _cycles[label] = _Cycle()
         first = _GrowthPolling(cycle.question(wanted, scope, ignore), 0.0, Counter())
         cycle.counts = first.counts
+        cycle.next_seen(limits)
         return None
-    return _GrowthPolling(cycle.question(wanted, scope, ignore), seconds, cycle.counts)
+    seen = cycle.next_seen(limits)
+    return _GrowthPolling(cycle.question(wanted, scope, ignore), seconds, cycle.counts, seen)
 
 
 def _end_cycle(label: str, polling: _GrowthPolling) -> None:
     cycle = _cycles[label]
     cycle.counts = polling.counts
-    report = polling.report(cycle.first, reason="stable", label=label)
-    if report:
+    report = polling.report(cycle.first, reason="stable", label=label, seen=polling.seen)
+    if not is_clean(report):
         _ledger.report(list(report), cycle)
-        raise LeakError(report)
+        raise error_of(report)
 
 
 def snapshot(*, kinds: Kinds = None, done: bool = False) -> Report:

@@ -45,6 +45,15 @@ class BlockingError(LeakError):
     __module__ = "leakguard"
 
 
+def error_of(report: Report, text: str | None = None) -> LeakError:
+    """The error for what a check found: of several, a limit's before a leak's.
+
+    text: as for LeakError.
+    """
+    kind = FanoutError if report.fanout else BlockingError if report.blocking else LeakError
+    return kind(report, text)
+
+
 class LeakWarning(ResourceWarning):
     """What `guard(action="warn")` warns with."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from leakguard._findings import Blocked, Fanout
 from leakguard._report import SCHEMA, Creator, Leak, Report
 
 TYPE_CHECKING = False
@@ -54,6 +55,8 @@ def report_from_dict(data: Any) -> Report:
             )
             for hidden in _field(data, "hidden", list)
         ],
+        fanout=[fanout_from_dict(one) for one in _field(data, "fanout", list, [])],
+        blocking=[blocked_from_dict(one) for one in _field(data, "blocking", list, [])],
     )
     report._time = _field(data, "time", str)
     report._origin = (
@@ -89,6 +92,35 @@ def leak_from_dict(data: Any, stacks: dict[Frames, Frames] | None = None) -> Lea
         cause=_field(data, "cause", str, None),
         facts=_field(data, "facts", dict),
         why=_field(data, "why", str),
+    )
+
+
+def fanout_from_dict(data: Any) -> Fanout:
+    """What `Fanout.to_dict` made. ValueError for anything else."""
+    site = _field(data, "site", dict, None)
+    return Fanout(
+        kind=_field(data, "kind", str),
+        limit=_field(data, "limit", int),
+        peak=_field(data, "peak", int),
+        site=None if site is None else _frame_from(site),
+        site_share=_field(data, "site_share", int),
+        site_peak=_field(data, "site_peak", int),
+        creation=_frames_from(data, "creation_stack", {}),
+    )
+
+
+def blocked_from_dict(data: Any) -> Blocked:
+    """What `Blocked.to_dict` made. ValueError for anything else."""
+    return Blocked(
+        duration=_field(data, "duration", float),
+        limit=_field(data, "limit", float),
+        time=_field(data, "time", str),
+        thread=_field(data, "thread", str),
+        name=_field(data, "name", str, None),
+        function=_field(data, "function", str, None),
+        serial=_field(data, "serial", int, None),
+        stack=_frames_from(data, "stack", {}),
+        native=_strings_from(data, "native_stack"),
     )
 
 

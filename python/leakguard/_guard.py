@@ -9,8 +9,10 @@ import threading
 import warnings
 
 from leakguard import _check, _core, _ledger, _tracking
-from leakguard._errors import LeakError, LeakWarning
+from leakguard._errors import LeakWarning, error_of
+from leakguard._findings import is_clean
 from leakguard._kinds import parse_kinds
+from leakguard._limits import Limits
 from leakguard._report import Report
 from leakguard._rules import rules_from
 from leakguard._scope import Scope
@@ -18,10 +20,11 @@ from leakguard._verdict import Question
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
     from typing import Any, ParamSpec, TypeVar
 
+    from leakguard._limits import Seen, Watch
     from leakguard._rules import IgnoreRule
 
     Action = str | Callable[[Report], object]
@@ -34,7 +37,7 @@ ACTIONS = ("raise", "warn", "log", "cancel")
 class Options:
     """What a guard was asked for, checked."""
 
-    __slots__ = ("action", "grace", "kinds", "label", "rules", "scoped")
+    __slots__ = ("action", "grace", "kinds", "label", "limits", "rules", "scoped")
 
     def __init__(
         self,
@@ -45,6 +48,8 @@ class Options:
         scope: Any = "process",
         ignore: Any = (),
         label: Any = None,
+        max_live: Any = None,
+        blocking: Any = None,
     ) -> None:
         if not callable(action) and action not in ACTIONS:
             allowed = ", ".join(f'"{name}"' for name in ACTIONS)
@@ -57,6 +62,7 @@ class Options:
         self.scoped = _check.parse_scope(scope)
         self.rules = rules_from(ignore)
         self.label = label
+        self.limits = Limits(max_live, blocking)
 
 
 class Guard:
@@ -72,10 +78,21 @@ class Guard:
         self._scope = Scope() if scope is None and options.scoped else scope
         if self._scope is not None:
             self._scope.enter()
+        self._watch = self._begin_watch(options)
         self._mark = _ledger.Mark(is_guard=True)
         self._where = _here()
         self.label: str | None = options.label
         self.report: Report | None = None
+
+    def _begin_watch(self, options: Options) -> Watch | None:
+        scope = self._scope.number if self._scope is not None and options.scoped else 0
+        try:
+            return options.limits.begin(scope)
+        except BaseException:
+            if self._scope is not None:
+                self._scope.leave()
+                self._scope.close()
+            raise
 
     def _question(self) -> Question:
         return Question(
@@ -85,6 +102,9 @@ class Guard:
             scope=self._scope.number if self._scope is not None else 0,
             asker=self,
         )
+
+    def _seen(self) -> Seen | None:
+        return None if self._watch is None else self._watch.look()
 
     def _is_foreign_process(self) -> bool:
         """A guard entered before a fork checks nothing in the child."""
@@ -117,11 +137,20 @@ class Guard:
 
     def _close(self) -> None:
         self._mark.close()
+        if self._watch is not None:
+            self._watch.close()
         if self._scope is not None:
             self._scope.close()
 
     def _check(self, grace: float) -> Report:
-        return _check.check(self._question(), grace, self._mark, reason="block", label=self.label)
+        return _check.check(
+            self._question(),
+            grace,
+            self._mark,
+            reason="block",
+            label=self.label,
+            seen=self._seen(),
+        )
 
     async def _end_async(self, error: BaseException | None) -> None:
         try:
@@ -139,6 +168,7 @@ class Guard:
                     self._mark,
                     reason="block",
                     label=self.label,
+                    seen=self._seen(),
                 )
             except BaseException as interrupted:
                 # Cancelled while waiting: the last look is without waiting, and that goes on.
@@ -152,7 +182,7 @@ class Guard:
             self._close()
 
     def _act(self, report: Report, error: BaseException | None) -> None:
-        if not report:
+        if is_clean(report):
             return
         _ledger.report(list(report), self)
         action = self._options.action
@@ -161,7 +191,7 @@ class Guard:
             if action in ("raise", "warn"):
                 return
         if action == "raise":
-            raise LeakError(report)
+            raise error_of(report)
         if action == "warn":
             _warn(report)
         elif action == "log":
@@ -190,7 +220,7 @@ class Guard:
         tasks = self._cancel(report)
         if not tasks and self._options.action != "cancel":
             return
-        if report:
+        if not is_clean(report):
             # Only what waiting can still end is waited for.
             _wait_until_done(tasks, grace)
             if error is None:
@@ -198,7 +228,7 @@ class Guard:
 
     async def _cancel_async(self, report: Report, error: BaseException | None) -> None:
         tasks = self._cancel(report)
-        if self._options.action != "cancel" or not report:
+        if self._options.action != "cancel" or is_clean(report):
             return
         if tasks and _check.running_loop() is not None:
             import asyncio
@@ -284,6 +314,8 @@ def guard(
     scope: str = "process",
     ignore: IgnoreRule | Iterable[IgnoreRule] = (),
     label: str | None = None,
+    max_live: Mapping[str, int] | None = None,
+    blocking: float | None = None,
 ) -> _Manager:
     """Find what a block or a call leaves behind: `with`, `async with`, decorator.
 
@@ -295,6 +327,9 @@ def guard(
     scope: "process", or "descendants": only what the block's own code created, directly or not.
     ignore: rules made by `ignore()`.
     label: names the block in the report.
+    max_live: kind to number, how many of those born inside may be alive at once. More is a
+        FanoutError, which names the creation site and the exact number.
+    blocking: seconds for which a loop may be away from its selector. Longer is a BlockingError.
 
     If the block raises, that exception goes on and the leaks are added to it as a note.
 
@@ -304,13 +339,20 @@ def guard(
     if unexpected:
         raise TypeError("guard takes keyword arguments only: use @guard() with brackets")
     options = Options(
-        action=action, grace=grace, kinds=kinds, scope=scope, ignore=ignore, label=label
+        action=action,
+        grace=grace,
+        kinds=kinds,
+        scope=scope,
+        ignore=ignore,
+        label=label,
+        max_live=max_live,
+        blocking=blocking,
     )
     return _Manager(options)
 
 
 def log(report: Report) -> None:
-    """One record a leak, to the logger "leakguard"."""
+    """One record a leak, and one a limit that was exceeded, to the logger "leakguard"."""
     import logging
 
     logger = logging.getLogger("leakguard")
@@ -325,6 +367,15 @@ def log(report: Report) -> None:
             where,
             extra={"leak": fields, "leak_kind": leak.kind, "leak_serial": leak.serial},
         )
+    if report.fanout or report.blocking:
+        from leakguard._text import findings_text
+
+        for fanout in report.fanout:
+            text = findings_text((fanout,), ())[1]
+            logger.warning("%s", text, extra={"fanout": fanout.to_dict()})
+        for blocked in report.blocking:
+            text = findings_text((), (blocked,))[1]
+            logger.warning("%s", text, extra={"blocking": blocked.to_dict()})
 
 
 def _is_async(function: object) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from leakguard._guard import Options
+    from leakguard._limits import Watch
     from leakguard._report import Leak
     from leakguard._verdict import Found
 
@@ -39,9 +40,9 @@ class Owner(Guard):
         _tracking.ensure(options.kinds)
         # A fixture that is set up for a test is not inside of that test.
         scope = Scope(apart=reason == "fixture")
+        self.reason = reason
         super().__init__(options, scope)
         self.own = scope
-        self.reason = reason
         self.options = options
         self.label = label
         if reason == "test" and options.label is not None:
@@ -56,6 +57,10 @@ class Owner(Guard):
     def leave_out(self, others: Callable[[], Iterable[int]]) -> None:
         """With scope="process": the scopes of wider fixtures, which answer for themselves."""
         self._outside = others
+
+    def _begin_watch(self, options: Options) -> Watch | None:
+        # A wider fixture lives on through tests that have limits of their own, or none.
+        return super()._begin_watch(options) if self.reason == "test" else None
 
     def _question(self) -> Question:
         whole = self.reason == "test" and not self._options.scoped
@@ -131,9 +136,10 @@ class Owner(Guard):
         return self.report
 
     def _whole_report(self) -> Report:
+        seen = self._seen()
         polling = _check.Polling(self._question(), self._options.grace)
         polling.run()
-        last = polling.report(self._mark, reason=self.reason, label=self.label)
+        last = polling.report(self._mark, reason=self.reason, label=self.label, seen=seen)
         if not self._left:
             return last
         return Report(
@@ -143,6 +149,8 @@ class Owner(Guard):
             reason=self.reason,
             hidden=last.hidden,
             notes=last.notes,
+            fanout=last.fanout,
+            blocking=last.blocking,
         )
 
     def _act_on(self, report: Report, failed: bool) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from leakguard import _abandoned, _owner, _tracking
 from leakguard._baseline import key_of
-from leakguard._errors import LeakError
+from leakguard._errors import LeakError, error_of
+from leakguard._findings import is_clean
 from leakguard._guard import Options
 from leakguard._pytest_summary import SECTION, finding
 
@@ -29,7 +30,16 @@ MARKER = "leakguard"
 FIXTURE = "no_leaks"
 
 
-_ARGUMENTS = ("action", "grace", "ignore", "kinds", "label", "scope")
+_ARGUMENTS = (
+    "action",
+    "blocking",
+    "grace",
+    "ignore",
+    "kinds",
+    "label",
+    "max_live",
+    "scope",
+)
 
 
 class Settings:
@@ -183,7 +193,7 @@ class Checks:
             test.owner.drop()
         else:
             report = test.owner.end(failed=test.failed)
-            if report or not test.skipped:
+            if not (is_clean(report) and test.skipped):
                 self._note(test.owner, report)
 
     def _end_fixture(self, fixturedef: pytest.FixtureDef[Any]) -> None:
@@ -297,7 +307,7 @@ class Checks:
         finally:
             self._end_test()  # where the set-up did not come as far as to the item
             for _, report in self._ended:
-                if report:
+                if not is_clean(report):
                     item.user_properties.append((MARKER, report.to_json()))
         raising = [
             report
@@ -308,7 +318,7 @@ class Checks:
         ]
         if raising:
             self._told = raising
-            self._raised = LeakError(raising[0], "\n\n".join(it.text() for it in raising))
+            self._raised = error_of(raising[0], "\n\n".join(it.text() for it in raising))
             raise self._raised
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -344,16 +354,16 @@ def _failed_as_expected(report: pytest.TestReport) -> bool:
 
 
 def _fails(owner: Owner, report: Report) -> bool:
-    return owner.raises and bool(report or report.notes)
+    return owner.raises and (not is_clean(report) or bool(report.notes))
 
 
 def _long_text(error: pytest.ExceptionInfo[BaseException], report: Report) -> Any:
-    """The report and nothing else; tools that mark a line are led to the first leak's site."""
+    """The report and nothing else; tools that mark a line are led to the first site."""
     text = error.getrepr(style="value")
     crash = text.reprcrash
-    site = report[0].site if report else None
-    if crash is not None and site is not None and site.lineno is not None:
-        crash.path, crash.lineno = site.filename, site.lineno
+    found = report[0]._site if report else report.fanout[0].site if report.fanout else None
+    if crash is not None and found is not None and found[1] is not None:
+        crash.path, crash.lineno = found[0], found[1]
     return text
 
 

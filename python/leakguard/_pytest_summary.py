@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from leakguard._baseline import Key
+    from leakguard._findings import Fanout
     from leakguard._owner import Owner
     from leakguard._pytest_checks import Settings
     from leakguard._report import Leak, Report
@@ -35,6 +36,8 @@ def finding(owner: Owner, report: Report, known: Iterable[Key]) -> dict[str, Any
         "test": owner.reason == "test",
         "name": owner.name,
         "leaks": sorted({_line(leak) for leak in report}),
+        "limits": sorted({_limit_line(fanout) for fanout in report.fanout}),
+        "blocks": len(report.blocking),
         "known": sorted(set(known)),
         "hidden": sum(count for _, _, count in report.hidden),
     }
@@ -49,6 +52,11 @@ def _line(leak: Leak) -> str:
     return f"{leak.kind} {printable(leak.function)}, {where}"
 
 
+def _limit_line(fanout: Fanout) -> str:
+    where = "" if fanout.site is None else f", created at {frame_text(fanout.site)}"
+    return f"fan-out of {fanout.kind}{where}"
+
+
 class Summary:
     """The plugin object that gathers and tells."""
 
@@ -57,6 +65,8 @@ class Summary:
         self._checked: set[str] = set()  # node ids of tests, and names of fixtures
         self._tests = 0
         self._sites: dict[str, dict[str, bool]] = {}  # line -> who left it -> whether a test
+        self._limits: set[str] = set()  # the lines among these that are about a limit
+        self._blocks = 0
         self._known: dict[Key, set[str]] = {}
         self._hidden = 0
         self._gone: list[str] = []
@@ -82,7 +92,9 @@ class Summary:
                 self._tests += 1
             self._checked.add(name)
             self._hidden += one["hidden"]
-            for line in one["leaks"]:
+            self._limits.update(one["limits"])
+            self._blocks += one["blocks"]
+            for line in (*one["leaks"], *one["limits"]):
                 self._sites.setdefault(line, {})[name] = one["test"]
             for key in one["known"]:
                 self._known.setdefault(key_from_json(key), set()).add(without_parameters(name))
@@ -110,14 +122,18 @@ class Summary:
             width = max(map(len, counts))
             for count, (line, _) in zip(counts, by_count, strict=True):
                 terminalreporter.write_line(f"{count:<{width}}  {line}")
-            sites = _plural(len(self._sites), "site")
-            terminalreporter.write_line(f"leakguard: {checked}, leaks from {sites}{self._more()}")
+            sites = len(self._sites) - len(self._limits)
+            leaks = f"leaks from {_plural(sites, 'site')}" if sites else "no leaks"
+            terminalreporter.write_line(f"leakguard: {checked}, {leaks}{self._more()}")
         else:
             terminalreporter.write_line(f"leakguard: {checked}, no leaks{self._more()}")
         self._tell_baseline(terminalreporter)
 
     def _more(self) -> str:
-        return f", {self._hidden} hidden by rules" if self._hidden else ""
+        more = f", a limit exceeded at {_plural(len(self._limits), 'site')}" if self._limits else ""
+        if self._blocks:
+            more += f", {_plural(self._blocks, 'time')} an event loop was blocked"
+        return more + (f", {self._hidden} hidden by rules" if self._hidden else "")
 
     def _tell_baseline(self, terminalreporter: pytest.TerminalReporter) -> None:
         baseline = self._settings.baseline

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from traceback import FrameSummary, StackSummary
     from typing import Any, overload
+
+    from leakguard._findings import Blocked, Fanout
 else:
     # The same class as collections.abc.Sequence, without the import of all of collections.
     from _collections_abc import Sequence
@@ -278,7 +280,18 @@ class Report(Sequence["Leak"]):
     """What one check found: a sequence of leaks, false when there are none."""
 
     __module__ = "leakguard"
-    __slots__ = ("_hidden", "_label", "_leaks", "_notes", "_origin", "_reason", "_time", "_waited")
+    __slots__ = (
+        "_blocking",
+        "_fanout",
+        "_hidden",
+        "_label",
+        "_leaks",
+        "_notes",
+        "_origin",
+        "_reason",
+        "_time",
+        "_waited",
+    )
 
     def __init__(
         self,
@@ -289,16 +302,21 @@ class Report(Sequence["Leak"]):
         waited: float = 0.0,
         notes: Iterable[str] = (),
         hidden: Iterable[Hidden] = (),
+        fanout: Iterable[Fanout] = (),
+        blocking: Iterable[Blocked] = (),
     ) -> None:
         """reason: block, checkpoint, done, fixture, loop end, shutdown, snapshot, stable,
         terminated or test.
-        waited: seconds; notes: sentences; hidden: (rule, reason, how many it hid)."""
+        waited: seconds; notes: sentences; hidden: (rule, reason, how many it hid).
+        fanout, blocking: what was found beside leaks; a report is true for leaks only."""
         self._leaks = tuple(leaks)
         self._reason = reason
         self._label = label
         self._waited = waited
         self._notes = tuple(notes)
         self._hidden = tuple(hidden)
+        self._fanout = tuple(fanout)
+        self._blocking = tuple(blocking)
         # Every check of a clean program comes here: what is dear waits until it is asked for.
         self._time: float | str = time.time()
         self._origin: tuple[int, str, str, str] | int = os.getpid()
@@ -327,6 +345,16 @@ class Report(Sequence["Leak"]):
     def hidden(self) -> tuple[Hidden, ...]:
         """(rule, reason, how many leaks it hid) for each ignore rule that hid some."""
         return self._hidden
+
+    @property
+    def fanout(self) -> tuple[Fanout, ...]:
+        """The limits of `max_live` that were exceeded."""
+        return self._fanout
+
+    @property
+    def blocking(self) -> tuple[Blocked, ...]:
+        """Each time that a loop was blocked for longer than `blocking` allowed."""
+        return self._blocking
 
     @property
     def time(self) -> str:
@@ -401,6 +429,10 @@ class Report(Sequence["Leak"]):
         ]
         if self._notes:
             found["notes"] = list(self._notes)
+        if self._fanout:
+            found["fanout"] = [one.to_dict() for one in self._fanout]
+        if self._blocking:
+            found["blocking"] = [one.to_dict() for one in self._blocking]
         return found
 
     def _head(self) -> dict[str, Any]:
@@ -440,7 +472,8 @@ class Report(Sequence["Leak"]):
 
 
 def json_lines(report: Report, *, note: bool = False) -> Iterator[str]:
-    """A line of JSON for each leak, and one with a "text" for each of the report's notes.
+    """A line of JSON for each leak, one with "fanout" or "blocking" for each such finding, and one
+    with a "text" for each of the report's notes.
 
     note: what is reported is no leak, but worth a note. Lines have no end of line.
     """
@@ -451,6 +484,10 @@ def json_lines(report: Report, *, note: bool = False) -> Iterator[str]:
     for leak in report:
         line = head | _leak_to_dict(leak, frames)
         yield json.dumps(line | {"note": True} if note else line)
+    for fanout in report.fanout:
+        yield json.dumps(head | {"fanout": fanout.to_dict()})
+    for blocked in report.blocking:
+        yield json.dumps(head | {"blocking": blocked.to_dict()})
     for text in report.notes:
         yield json.dumps(head | {"note": True, "text": text})
 

@@ -29,11 +29,13 @@ class Settings:
     __slots__ = (
         "_report",
         "action",
+        "blocking",
         "complaints",
         "config",
         "exitcode",
         "grace",
         "kinds",
+        "max_live",
         "signal",
         "stack_depth",
         "witness",
@@ -45,6 +47,8 @@ class Settings:
         self.grace = 1.0  # seconds
         self.kinds: tuple[str, ...] = DEFAULT_KINDS
         self.stack_depth = 64  # frames
+        self.max_live: dict[str, int] = {}  # kind -> how many may be alive at once
+        self.blocking: float | None = None  # seconds that a loop may be blocked
         self.witness = False
         self.config = ""  # a file with ignore rules; empty: pyproject.toml, if there is one
         self.signal = 0  # the number of the signal that asks for a snapshot, 0 for none
@@ -75,6 +79,8 @@ def read(environ: Mapping[str, str], available: Sequence[str] = KINDS) -> Settin
     settings.grace = reader.seconds("LEAKGUARD_GRACE", settings.grace)
     settings.kinds = reader.kinds("LEAKGUARD_KINDS", settings.kinds, available)
     settings.stack_depth = reader.whole("LEAKGUARD_STACK_DEPTH", settings.stack_depth, 1, 1024)
+    settings.max_live = reader.limits("LEAKGUARD_MAX_LIVE", available)
+    settings.blocking = reader.duration("LEAKGUARD_BLOCKING")
     settings.witness = reader.switch("LEAKGUARD_WITNESS")
     settings.config = environ.get("LEAKGUARD_CONFIG", "")
     settings.signal = reader.signal("LEAKGUARD_SIGNAL")
@@ -119,6 +125,31 @@ class _Reader:
         allowed = "a number of seconds, 0 or more"
         self._complain(name, given, allowed, f"the default, {default}, is used")
         return default
+
+    def duration(self, name: str) -> float | None:
+        """Seconds; None where they are not set, or wrong."""
+        given = self._environ.get(name, "")
+        if not given:
+            return None
+        number = _number(given)
+        if math.isfinite(number) and number > 0:
+            return number
+        self._complain(name, given, "a number of seconds above 0", "nothing is watched")
+        return None
+
+    def limits(self, name: str, available: Sequence[str]) -> dict[str, int]:
+        """`task:500,thread:50`, all of it or nothing."""
+        given = self._environ.get(name, "")
+        limits: dict[str, int] = {}
+        for part in given.split(",") if given else ():
+            kind, _, number = (piece.strip() for piece in part.partition(":"))
+            is_number = number.isascii() and number.isdigit() and len(number) < 10
+            if kind not in available or not is_number or kind in limits:
+                allowed = f"a kind and a number, by commas, like task:500; {', '.join(available)}"
+                self._complain(name, given, allowed, "nothing is counted")
+                return {}
+            limits[kind] = int(number)
+        return limits
 
     def kinds(
         self, name: str, default: tuple[str, ...], available: Sequence[str]

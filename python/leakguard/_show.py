@@ -5,16 +5,28 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from leakguard._from_json import leak_from_dict, report_from_dict
+from leakguard._from_json import (
+    blocked_from_dict,
+    fanout_from_dict,
+    leak_from_dict,
+    report_from_dict,
+)
 from leakguard._paths import display, is_foreign
 from leakguard._report import Report
-from leakguard._text import entries_text, headline_counts, printable
+from leakguard._text import (
+    entries_text,
+    findings_counts,
+    findings_text,
+    headline_counts,
+    printable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
     from typing import Any
 
+    from leakguard._findings import Blocked, Fanout
     from leakguard._report import Frames, Leak
 
 _SPEEDSCOPE = "https://www.speedscope.app/file-format-schema.json"
@@ -26,6 +38,8 @@ class Found:
     def __init__(self) -> None:
         self.leaks: list[Leak] = []
         self.notes: list[Leak] = []  # worth a note, but no leaks
+        self.fanout: list[Fanout] = []
+        self.blocking: list[Blocked] = []
         self.texts: list[str] = []  # notes without a resource
         self.hidden: dict[tuple[str, str], int] = {}
         self.processes: set[tuple[str, int]] = set()  # host, process id
@@ -61,9 +75,15 @@ def _read_line(found: Found, line: str, where: str, stacks: dict[Frames, Frames]
         if isinstance(data, dict) and "leaks" in data:
             report = report_from_dict(data)
             found.leaks += report
+            found.fanout += report.fanout
+            found.blocking += report.blocking
             found.texts += report.notes
             for rule, reason, count in report.hidden:
                 found.hidden[rule, reason] = found.hidden.get((rule, reason), 0) + count
+        elif isinstance(data, dict) and "fanout" in data:
+            found.fanout.append(fanout_from_dict(data["fanout"]))
+        elif isinstance(data, dict) and "blocking" in data:
+            found.blocking.append(blocked_from_dict(data["blocking"]))
         elif isinstance(data, dict) and "text" in data:
             found.texts.append(str(data["text"]))
         else:
@@ -82,6 +102,7 @@ def as_text(found: Found, *, color: bool = False) -> str:
     """For people: the leaks of all processes, by site."""
     lines = [_headline(found)]
     lines += entries_text(found.leaks, color=color)
+    lines += findings_text(found.fanout, found.blocking, color=color)
     if found.notes:
         lines += ["", f"also alive, no leaks: {headline_counts(found.notes)}"]
         lines += entries_text(found.notes, color=color)
@@ -97,11 +118,13 @@ def _headline(found: Found) -> str:
     files = "1 file" if found.files == 1 else f"{found.files} files"
     processes = len(found.processes)
     of = "1 process" if processes == 1 else f"{processes} processes"
+    beside = findings_counts(found.fanout, found.blocking)
     if not found.leaks:
-        return f"leakguard: no leaks in {files}" + (f" of {of}" if processes else "")
+        return f"leakguard: no leaks in {files}" + (f" of {of}" if processes else "") + beside
     count = "1 leak" if len(found.leaks) == 1 else f"{len(found.leaks)} leaks"
     span = f"{min(found.times)} to {max(found.times)}"
-    return f"leakguard: {count} of {of} in {files} ({headline_counts(found.leaks)}; {span})"
+    counts = headline_counts(found.leaks)
+    return f"leakguard: {count} of {of} in {files} ({counts}; {span}){beside}"
 
 
 def as_json(found: Found, *, color: bool = False) -> str:
@@ -124,6 +147,8 @@ def as_json(found: Found, *, color: bool = False) -> str:
         "sites": sites,
         "leaks": [leak.to_dict() for leak in found.leaks],
         "notes": [leak.to_dict() for leak in found.notes],
+        "fanout": [one.to_dict() for one in found.fanout],
+        "blocking": [one.to_dict() for one in found.blocking],
     }
     return json.dumps(whole) + "\n"
 

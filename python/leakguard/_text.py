@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import TypeVar
 
+    from leakguard._findings import Blocked, Fanout
     from leakguard._report import Frame, Frames, Leak, Report
 
     T = TypeVar("T")
@@ -44,13 +45,14 @@ def render(report: Report, *, color: bool = False) -> str:
     """The report as text, without an end of line at its end; never raises."""
     paint = _Paint(color)
     lines = [paint.bold(_headline(report)), *entries_text(report, color=color)]
+    lines += findings_text(report.fanout, report.blocking, color=color)
     closing = [f"note: {printable(note)}" for note in report.notes]
     closing += [
         f'hidden: {count} by rule "{printable(rule)}" ({printable(reason)})'
         for rule, reason, count in report.hidden
         if count
     ]
-    if closing and report:
+    if closing and len(lines) > 1:
         lines.append("")
     return "\n".join(lines + closing)
 
@@ -62,6 +64,28 @@ def entries_text(leaks: Iterable[Leak], *, color: bool = False) -> list[str]:
     for number, group in enumerate(_entries(leaks), 1):
         lines += ["", *_entry(number, group, paint)]
     return lines
+
+
+def findings_text(
+    fanout: Iterable[Fanout], blocking: Iterable[Blocked], *, color: bool = False
+) -> list[str]:
+    """The lines for what is no leak, an empty one before each entry."""
+    paint = _Paint(color)
+    lines = []
+    for one in fanout:
+        lines += ["", *_fanout_entry(one, paint)]
+    for blocked in blocking:
+        lines += ["", *_blocked_entry(blocked, paint)]
+    return lines
+
+
+def findings_counts(fanout: Sequence[Fanout], blocking: Sequence[Blocked]) -> str:
+    """How much was found beside leaks, as it follows in a headline; empty where nothing was."""
+    found = f"; {_plural(len(fanout), 'limit')} exceeded" if fanout else ""
+    if blocking:
+        found += f"; event loop blocked {'once' if len(blocking) == 1 else ''}"
+        found += f"{len(blocking)} times" if len(blocking) > 1 else ""
+    return found
 
 
 def headline_counts(leaks: Iterable[Leak]) -> str:
@@ -139,12 +163,14 @@ def _headline(report: Report) -> str:
         total = _plural(len(report), "live resource") if report else "no live resources"
         listed = f" ({kinds})" if kinds else ""
         return f"leakguard: {total}{_COUNTED_AS_LIVE[report.reason]}{listed}"
+    beside = findings_counts(report.fanout, report.blocking)
     if not report:
         # A note says what may have been missed: then "no leaks" would be too much.
         found = "no leaks seen" if report.notes else "no leaks"
-        return f"leakguard: {found} {_moment(report)}"
+        return f"leakguard: {found} {_moment(report)}{beside}"
     waited = duration(report.waited)
-    return f"leakguard: {_plural(len(report), 'leak')} {_moment(report)} ({kinds}; waited {waited})"
+    count = _plural(len(report), "leak")
+    return f"leakguard: {count} {_moment(report)} ({kinds}; waited {waited}){beside}"
 
 
 def _moment(report: Report) -> str:
@@ -311,6 +337,40 @@ def _reasons(leaks: list[Leak]) -> list[str]:
         lines.append(f"   why: {printable(why)}{share}")
     if len(reasons) > _MOST_REASONS:
         lines.append(f"   ... and {_plural(len(reasons) - _MOST_REASONS, 'other reason')}")
+    return lines
+
+
+def _fanout_entry(fanout: Fanout, paint: _Paint) -> list[str]:
+    kinds = _plural(fanout.peak, fanout.kind).partition(" ")[2]
+    text = f"fan-out: {fanout.peak} {paint.kind(kinds)} alive at once, {fanout.limit} allowed"
+    if fanout.site is None:
+        return [text]
+    share = "all" if fanout.site_share == fanout.peak else str(fanout.site_share)
+    lines = [f"{text}; {share} of them created at {frame_text(fanout.site)}"]
+    source = _source(fanout.site)
+    if source:
+        lines.append(f"    {paint.dim(source)}")
+    callers = _callers(fanout.creation, fanout.site)
+    return lines + [f"  called from {frame_text(frame)}" for frame in callers[:_MOST_CALLERS]]
+
+
+def _blocked_entry(blocked: Blocked, paint: _Paint) -> list[str]:
+    text = (
+        f"blocked: the event loop in {printable(blocked.thread)} for {duration(blocked.duration)}, "
+        f"{duration(blocked.limit)} allowed"
+    )
+    if blocked.function is not None:
+        name = f"{printable(blocked.name)} " if blocked.name is not None else ""
+        text += f"; by task {name}({printable(blocked.function)})"
+    lines = [text]
+    if blocked.stack:
+        frame = _innermost(blocked.stack)
+        lines.append(f"  at {frame_text(frame)}")
+        source = _source(frame)
+        if source:
+            lines.append(f"    {paint.dim(source)}")
+    if blocked.native and (shown := inside_python(blocked.native)):
+        lines.append(f"  in C: {printable(' < '.join(shown[:_MOST_NATIVE]))}")
     return lines
 
 

@@ -250,7 +250,11 @@ def test_scope_process_also_charges_what_other_code_started_but_no_wider_fixture
 @pytest.mark.parametrize(
     ("marker", "complaint"),
     [
-        ("grac=1", "unknown argument 'grac'; allowed: action, grace, ignore, kinds, label, scope"),
+        (
+            "grac=1",
+            "unknown argument 'grac'; allowed: action, blocking, grace, ignore, kinds, label, "
+            "max_live, scope",
+        ),
         ("grace=-1", "grace must be a finite number of seconds"),
         ("kinds='taks'", "unknown kind 'taks'"),
         ("action='explode'", "action must be one of"),

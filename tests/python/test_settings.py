@@ -154,3 +154,32 @@ def test_without_a_list_every_known_kind_is_allowed():
     settings = _settings.read({"LEAKGUARD_KINDS": ",".join(KINDS)})
     assert settings.kinds == KINDS
     assert settings.complaints == []
+
+
+def test_limits_are_read_by_kind():
+    settings = read(LEAKGUARD_MAX_LIVE="task:500, thread : 0", LEAKGUARD_BLOCKING="0.1")
+    assert settings.complaints == []
+    assert settings.max_live == {"task": 500, "thread": 0}
+    assert settings.blocking == 0.1
+    assert (read().max_live, read().blocking) == ({}, None)
+
+
+@pytest.mark.parametrize(
+    "given", ["500", "task", "task:", "task:-1", "task:x", "task:1,", "timers:1", "task:1,task:2"]
+)
+def test_a_wrong_limit_is_one_line_and_nothing_is_counted(given):
+    settings = read(LEAKGUARD_MAX_LIVE=given)
+    assert settings.max_live == {}
+    assert settings.complaints == [
+        f"LEAKGUARD_MAX_LIVE is {given!r}; allowed: a kind and a number, by commas, like task:500; "
+        "task, thread; nothing is counted"
+    ]
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "1_0", "fast"])
+def test_a_wrong_bound_on_blocking_is_one_line(given):
+    settings = read(LEAKGUARD_BLOCKING=given)
+    assert settings.blocking is None
+    assert settings.complaints == [
+        f"LEAKGUARD_BLOCKING is {given!r}; allowed: a number of seconds above 0; nothing is watched"
+    ]
