@@ -57,7 +57,8 @@ int
 born_register(module_state *state, lg_kind kind, PyObject *object, bool found)
 {
     PyThreadState *tstate = PyThreadState_Get();
-    if (!glue_tracks(tstate)) {
+    /* Nothing would tell the end of what no weak reference can watch: a class with __slots__. */
+    if (!glue_tracks(tstate) || !PyType_SUPPORTS_WEAKREFS(Py_TYPE(object))) {
         return 0;
     }
     bool known = false;

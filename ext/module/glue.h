@@ -299,6 +299,9 @@ extern PyStructSequence_Desc Record_desc;
 /* What lives; with `done` the tasks that have ended and are still alive as objects, instead. */
 PyObject *
 records_live(module_state *state, uint64_t since, unsigned kinds, bool done);
+/* The record of an object, or None. */
+PyObject *
+records_find(module_state *state, PyObject *object);
 PyObject *
 records_creator(PyObject *object);
 /* The serials of an object and its creators up the line, nearest first; for None those of the

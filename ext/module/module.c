@@ -516,6 +516,12 @@ core_waiting_forever(PyObject *module, PyObject *args)
 }
 
 static PyObject *
+core_find(PyObject *module, PyObject *object)
+{
+    return require_installed() ? records_find(state_of(module), object) : NULL;
+}
+
+static PyObject *
 core_creator(PyObject *module, PyObject *object)
 {
     (void)module;
@@ -738,6 +744,7 @@ static PyMethodDef functions[] = {
     {"waiting_forever", core_waiting_forever, METH_VARARGS,
      "waiting_forever(own types, types that cancel, seconds) -> (serials of tasks that wait for "
      "ever, of waiting ones that nobody holds), or why it gave up"},
+    {"find", core_find, METH_O, "find(object) -> its Record, or None"},
     {"creator", core_creator, METH_O,
      "creator(object) -> (kind, serial, object, name, function, ended) or None"},
     {"line", core_line, METH_O, "line(object or None) -> serials of it and its creators"},

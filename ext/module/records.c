@@ -134,6 +134,16 @@ records_live(module_state *state, uint64_t since, unsigned kinds, bool done)
 }
 
 PyObject *
+records_find(module_state *state, PyObject *object)
+{
+    lg_record record;
+    if (lg_registry_find(glue->tracker->registry, key_of(object), &record) != LG_OK) {
+        Py_RETURN_NONE;
+    }
+    return Record_from(state, &record, object);
+}
+
+PyObject *
 records_creator(PyObject *object)
 {
     lg_record creator;

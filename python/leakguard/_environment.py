@@ -154,6 +154,7 @@ class _Watch:
             self._original_shutdown()
             return
         _safely(self._report_stranded_tasks)
+        _safely(self._report_left)
         exit_watch = ExitWatch(self._settings.grace, self._report_held_up)
         _safely(exit_watch.begin)
         try:
@@ -184,6 +185,10 @@ class _Watch:
         if "task" in self._settings.kinds:
             stranded = _verdict.stranded_tasks(self._mark.serial)
             self._report(self._new(stranded), reason="shutdown")
+
+    def _report_left(self) -> None:
+        left = _verdict.left_at_exit(self._mark.serial, self._settings.kinds)
+        self._report(self._new(left), reason="shutdown")
 
     def _report_held_up(self, waited: float, joined: threading.Thread | None) -> None:
         """The exit waits for threads since `waited` seconds."""

@@ -130,7 +130,8 @@ def charge_of(run: Any, thread: Any) -> Charge | None:
     """The executor's charge for a live thread; None for a thread of no pool."""
     creator = _core.creator(run)
     if creator is not None and creator[0] == _EXECUTOR:
-        return Charge(creator[2], creator[1])
+        record = None if creator[2] is None else _core.find(creator[2])
+        return Charge(creator[2], 0 if record is not None and record.found else creator[1])
     if thread is None:
         return None
     target = _plain(getattr(thread, "_target", None))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 class _Loop(_resources.Kind):
     name = "loop"
+    left_at_exit = True
 
     def hook(self) -> None:
         _imports.after("asyncio.base_events", self._hook_asyncio)
@@ -29,6 +30,9 @@ class _Loop(_resources.Kind):
             born, failed = _core.announcer(self.number), _core.birth_failed
             _imports.add(cls, "__init__", _core.Hook(cls.__init__, before=born, failed=failed))
         _core.adopt(self.number, (cls,))
+
+    def runs(self, subject: Any) -> bool:
+        return bool(subject.is_running())
 
     def is_live(self, subject: Any) -> bool:
         return not subject.is_closed()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 class _Timer(_resources.Kind):
     name = "timer"
+    left_at_exit = True
     lost_at = "loop close"
     why_lost = "nobody cancelled it before its loop was closed"
 

@@ -13,9 +13,15 @@ if TYPE_CHECKING:
 
     from leakguard._stacks import Frames
 
-# Kind -> the module that has its `KIND`, loaded when somebody asks for the kind: a process that
+# Kind -> the module and the name in it, loaded when somebody asks for the kind: a process that
 # watches tasks and threads only pays for none of it.
-_MODULES = {"timer": "_kind_timer", "loop": "_kind_loop"}
+_MODULES = {
+    "timer": "_kind_timer.KIND",
+    "loop": "_kind_loop.KIND",
+    "executor": "_kind_executor.KIND",
+    "transport": "_kind_transport.TRANSPORT",
+    "server": "_kind_transport.SERVER",
+}
 
 AVAILABLE = tuple(_MODULES)
 """The kinds that this table knows."""
@@ -60,12 +66,19 @@ class Kind:
     lost_at = ""
     """Of a kind that has a loop: `runner close`, where a runner ends what nobody has ended, or
     `loop close`, where it is lost with the loop."""
+    left_at_exit = False
+    """Whether it is a leak at the end of a process; else whoever ends it may do so later."""
     why_lost = ""
     """The why for what is found then."""
 
     def loop_of(self, subject: Any) -> Any:
         """The loop that it is lost with; None for what outlives a loop."""
         del subject
+
+    def runs(self, subject: Any) -> bool:
+        """Whether it belongs to a loop that runs: at exit, in a daemon thread."""
+        loop = self.loop_of(subject)
+        return loop is not None and bool(loop.is_running())
 
     def name_of(self, subject: Any) -> str:
         return type(subject).__name__
@@ -106,7 +119,8 @@ def named(name: str) -> Kind | None:
     """The kind of this name; None for one that is not in this table."""
     found = _loaded.get(name)
     if found is None and name in _MODULES:
-        found = importlib.import_module(f"leakguard.{_MODULES[name]}").KIND
+        module, _, attribute = _MODULES[name].partition(".")
+        found = getattr(importlib.import_module(f"leakguard.{module}"), attribute)
         _loaded[name] = found
     return found
 
@@ -114,6 +128,11 @@ def named(name: str) -> Kind | None:
 def numbered(number: int) -> Kind | None:
     """The kind of this number in the core; None for one that is not in this table."""
     return named(KINDS[number]) if number < len(KINDS) else None
+
+
+def left_at_exit() -> list[int]:
+    """The numbers of the kinds that are leaks at the end of a process, of those asked for."""
+    return [kind.number for kind in _loaded.values() if kind.left_at_exit]
 
 
 def mask_lost(moment: str) -> int:

@@ -18,6 +18,12 @@ _SEEN = ("task", "thread", *(("native_thread",) if _core.HAS_NATIVE_THREADS else
 AVAILABLE = tuple(kind for kind in KINDS if kind in _SEEN or kind in _resources.AVAILABLE)
 """The kinds that can be seen on this system."""
 
+# Python's own threads are to be told from the others; executors are seen because of their workers.
+_WITH_THREADS = frozenset({"native_thread", "executor"})
+
+# What is looked at where a runner or a loop is closed.
+_LOST_WITH_LOOP = frozenset({"task", "timer", "asyncgen", "transport", "server"})
+
 _TASK = KINDS.index("task")
 
 DEFAULT_STACK_DEPTH = 64
@@ -65,8 +71,8 @@ def install(
         raise ValueError(f"stack_depth must be 1 to {_core.MAX_STACK_DEPTH}, not {stack_depth}")
     if "t" in getattr(sys, "abiflags", ""):
         raise RuntimeError("leakguard does not support free-threaded builds of CPython yet")
-    if "native_thread" in wanted and "thread" not in wanted:
-        wanted = (*wanted, "thread")  # to tell Python's own from the others
+    if "thread" not in wanted and not _WITH_THREADS.isdisjoint(wanted):
+        wanted = (*wanted, "thread")
     with _lock():
         _install(wanted, stack_depth)
 
@@ -89,6 +95,10 @@ def _install(wanted: tuple[str, ...], stack_depth: int) -> None:
             _track_natives()
         if "task" in wanted and "task" not in _tracked:
             _track_tasks()
+        if not _LOST_WITH_LOOP.isdisjoint(wanted) and _LOST_WITH_LOOP.isdisjoint(_tracked):
+            from leakguard import _abandoned
+
+            _abandoned.hook()
         for name in wanted:
             kind = _resources.named(name) if name not in _tracked else None
             if kind is not None:
@@ -168,9 +178,6 @@ def _track_natives() -> None:
 
 def _track_tasks() -> None:
     _imports.after("asyncio.tasks", _hook_asyncio_tasks)
-    from leakguard import _abandoned
-
-    _abandoned.hook()
 
 
 def _hook_asyncio_tasks(tasks: ModuleType) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from leakguard import _builtin, _core, _describe, _executors, _ledger, _native, _scope
+from leakguard import _builtin, _core, _describe, _executors, _ledger, _native, _resources, _scope
 from leakguard._describe import NATIVE, TASK, THREAD, Resource
 from leakguard._tracking import mask_of
 
@@ -171,6 +171,21 @@ def stranded_tasks(since: int) -> list[Leak]:
         context.forget_frames()
 
 
+def left_at_exit(since: int, kinds: Sequence[str]) -> list[Leak]:
+    """At shutdown: what nobody ends any more, of the kinds beyond tasks and threads."""
+    context = _describe.Context()
+    chosen = [kind for kind in map(_resources.named, kinds) if kind is not None]
+    left = []
+    for kind in chosen:
+        for resource, _ in _left(since, kind.number, context) if kind.left_at_exit else ():
+            try:
+                if is_left(resource) and not kind.runs(resource.object):
+                    left.append(resource.leak(why=kind.why(resource.object)))
+            except Exception:
+                continue  # a property of the program's own class raised
+    return left
+
+
 def holding_exit(since: int, joined: threading.Thread | None = None) -> list[Leak]:
     """At shutdown: the threads that Python waits for before it exits. An idle worker of a pool is
     none: Python stops it.
@@ -220,7 +235,7 @@ def alive_at_exit(since: int) -> list[Leak]:
     known infrastructure, nor an idle worker of a running loop's default executor."""
     context = _describe.Context()
     try:
-        kinds = (TASK, THREAD, NATIVE)
+        kinds = (TASK, THREAD, NATIVE, *_resources.left_at_exit())
         found = [pair[0] for kind in kinds for pair in _left(since, kind, context)]
         return [resource.leak() for resource in found if why_left(resource, since) is not None]
     finally:

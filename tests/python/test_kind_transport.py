@@ -1,0 +1,219 @@
+"""Transports and servers of asyncio's own loops that nobody closed."""
+
+import asyncio
+import socket
+import sys
+
+import pytest
+
+import leakguard
+from leakguard import LeakError
+
+KINDS = ("transport", "server")
+
+
+def here():
+    return sys._getframe(1).f_lineno
+
+
+async def answer(reader, writer):
+    writer.write(await reader.readline())
+    await writer.drain()
+    writer.close()
+
+
+def test_a_connection_that_nobody_closed_is_a_leak():
+    async def main():
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with leakguard.guard(kinds=KINDS, grace=0.05):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                found.append((here() - 1, port))
+                writer.write(b"x\n")
+                assert await reader.readline() == b"x\n"
+            writer.close()
+
+    found = []
+    with pytest.raises(LeakError) as caught:
+        asyncio.run(main())
+    (leak,) = caught.value.report
+    ((line, port),) = found
+    assert (leak.kind, leak.state, leak.site.lineno) == ("transport", "open", line)
+    assert leak.function == "_SelectorSocketTransport"
+    assert leak.facts["peer"] == f"127.0.0.1:{port}"
+    assert leak.facts["protocol"] == "StreamReaderProtocol"
+    assert leak.why == f"nobody closed it: it is connected to 127.0.0.1:{port}"
+
+
+def test_a_handler_that_does_not_close_its_connection_is_one():
+    async def keeps_open(reader, writer):
+        kept.append(writer)
+
+    async def main():
+        async with await asyncio.start_server(keeps_open, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            try:
+                async with leakguard.guard(kinds=KINDS, grace=0.05):
+                    writer = (await asyncio.open_connection("127.0.0.1", port))[1]
+                    writer.write(b"x")
+                    while not kept:
+                        await asyncio.sleep(0.001)
+            finally:
+                kept[0].close()
+                writer.close()
+
+    kept = []
+    with pytest.raises(LeakError) as caught:
+        asyncio.run(main())
+    report = caught.value.report
+    assert len(report) == 2
+    line = keeps_open.__code__.co_firstlineno
+    assert line in [leak.site.lineno for leak in report]
+    assert "created by the event loop" in str(caught.value)
+
+
+def test_what_is_closed_is_none():
+    async def main():
+        async with leakguard.guard(kinds=KINDS, grace=5):
+            async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+                port = server.sockets[0].getsockname()[1]
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"x\n")
+                await reader.readline()
+                writer.close()
+
+    asyncio.run(main())
+
+
+def test_a_server_that_nobody_closed_is_a_leak():
+    async def main():
+        async with leakguard.guard(kinds=KINDS, grace=0.05):
+            server = await asyncio.start_server(answer, "127.0.0.1", 0)
+            found.append((here() - 1, server))
+        raise AssertionError
+
+    found = []
+    with pytest.raises(LeakError) as caught:
+        asyncio.run(main())
+    (leak,) = caught.value.report
+    assert (leak.kind, leak.state, leak.function) == ("server", "serving", "Server")
+    assert leak.site.lineno == found[0][0]
+    assert leak.why.startswith("nobody closed it: its socket is 127.0.0.1:")
+    found[0][1].close()
+
+
+def test_what_is_lost_with_its_loop_is_a_leak():
+    async def main():
+        kept.append(await asyncio.start_server(answer, "127.0.0.1", 0))
+        lines.append(here() - 1)
+        kept.append(await asyncio.open_connection(*kept[0].sockets[0].getsockname()))
+        lines.append(here() - 1)
+
+    kept, lines = [], []
+    with pytest.raises(LeakError) as caught:
+        with leakguard.guard(kinds=KINDS, grace=0.01):
+            asyncio.run(main())
+    report = caught.value.report
+    # The server's side of the connection may have been accepted by then, or not.
+    assert [leak.site.lineno for leak in report][:2] == lines
+    assert {leak.why for leak in report} == {"nobody closed it before its loop was closed"}
+    kept[0].close()
+
+
+def test_pipes_belong_to_their_subprocess():
+    async def main():
+        async with leakguard.guard(kinds=KINDS, grace=0.05):
+            process = await asyncio.create_subprocess_exec(
+                "cat", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+            )
+            found.append((here() - 3, process))
+
+    async def both():
+        with pytest.raises(LeakError) as caught:
+            await main()
+        await found[0][1].communicate(b"")
+        return caught.value.report
+
+    found = []
+    (leak,) = asyncio.run(both())
+    assert (leak.kind, leak.function) == ("transport", "_UnixSubprocessTransport")
+    assert leak.site.lineno == found[0][0]
+
+
+def test_a_subprocess_that_has_ended_is_none():
+    async def main():
+        async with leakguard.guard(kinds=KINDS, grace=5):
+            process = await asyncio.create_subprocess_exec("true", stdout=asyncio.subprocess.PIPE)
+            await process.communicate()
+
+    asyncio.run(main())
+
+
+class Fake(asyncio.Transport):
+    """A stand-in of a test: no is_closing."""
+
+
+class Slotted(asyncio.BaseTransport):
+    __slots__ = ()
+
+
+def test_stand_ins_are_none():
+    with leakguard.guard(kinds=KINDS, grace=0.01):
+        kept = [Fake(), Slotted()]
+    assert len(kept) == 2
+
+
+def test_datagrams():
+    async def main():
+        loop = asyncio.get_running_loop()
+        async with leakguard.guard(kinds=KINDS, grace=0.01):
+            kept.append(
+                await loop.create_datagram_endpoint(
+                    asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+                )
+            )
+            other = await loop.create_datagram_endpoint(
+                asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+            )
+            other[0].close()
+
+    kept = []
+    with pytest.raises(LeakError) as caught:
+        asyncio.run(main())
+    (leak,) = caught.value.report
+    assert leak.function == "_SelectorDatagramTransport"
+    assert leak.facts["local"].startswith("127.0.0.1:")
+
+
+def test_nothing_is_replaced_after_uninstall():
+    from asyncio import base_events, base_subprocess, selector_events, transports, unix_events
+
+    def state():
+        return [
+            (name, vars(found).get("__init__"), vars(found).get("__del__"))
+            for module in (base_events, base_subprocess, selector_events, transports, unix_events)
+            for name, found in vars(module).items()
+            if isinstance(found, type)
+        ]
+
+    before = state()
+    leakguard.install(kinds=KINDS)
+    assert state() != before
+    leakguard.uninstall()
+    assert state() == before
+
+
+def test_the_counters_balance():
+    async def main():
+        left, right = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=left)
+        right.close()
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    leakguard.install(kinds=KINDS)
+    asyncio.run(main())
+    counts = leakguard.stats()["transport"]
+    assert counts["created"] == counts["ended"] + counts["live"]
+    assert counts["created"] >= 1
