@@ -251,6 +251,17 @@ frame_as_tuple(lg_frame frame)
     return Py_BuildValue("OiO", code->co_filename, line, code->co_qualname);
 }
 
+/* Whether this is what a specialised call of a class has between the caller and `__init__`: code of
+ * the interpreter's own, which no frame object shows. (Python/specialize.c: _Py_InitCleanup, where
+ * both names are "__init__"; 3.13 and later leave it in the chain of frames that runs.) */
+static bool
+is_shim(lg_frame frame)
+{
+    PyCodeObject *code = (PyCodeObject *)frame.code;
+    return PyUnicode_CompareWithASCIIString(code->co_filename, "__init__") == 0
+           && PyUnicode_CompareWithASCIIString(code->co_name, "__init__") == 0;
+}
+
 PyObject *
 records_stack(uint32_t id)
 {
@@ -262,10 +273,14 @@ records_stack(uint32_t id)
     /* A copy that holds its code objects: what is allocated below can collect garbage (3.11), whose
      * finalisers can evict. */
     lg_frame copy[LG_MAX_STACK_DEPTH];
-    uint32_t count = stack.count < LG_MAX_STACK_DEPTH ? stack.count : LG_MAX_STACK_DEPTH;
-    for (uint32_t i = 0; i < count; i++) {
-        copy[i] = stack.frames[i];
-        Py_INCREF((PyObject *)copy[i].code);
+    uint32_t all = stack.count < LG_MAX_STACK_DEPTH ? stack.count : LG_MAX_STACK_DEPTH;
+    uint32_t count = 0, inner = 0;
+    for (uint32_t i = 0; i < all; i++) {
+        if (!is_shim(stack.frames[i])) {
+            copy[count++] = stack.frames[i];
+            Py_INCREF((PyObject *)stack.frames[i].code);
+            inner += i < stack.inner;
+        }
     }
     PyObject *frames = PyTuple_New((Py_ssize_t)count);
     for (uint32_t i = 0; frames != NULL && i < count; i++) {
@@ -282,7 +297,7 @@ records_stack(uint32_t id)
     if (frames == NULL) {
         return NULL;
     }
-    return Py_BuildValue("NII", frames, (unsigned)stack.inner, (unsigned)stack.truncated);
+    return Py_BuildValue("NII", frames, (unsigned)inner, (unsigned)stack.truncated);
 }
 
 /* Adds `value` (stolen, may be NULL) to a dict. */

@@ -109,13 +109,16 @@ def test_what_is_lost_with_its_loop_is_a_leak():
         kept.append(await asyncio.open_connection(*kept[0].sockets[0].getsockname()))
         lines.append(here() - 1)
 
+    async def answer(reader, writer):
+        pass
+
     kept, lines = [], []
     with pytest.raises(LeakError) as caught:
         with leakguard.guard(kinds=KINDS, grace=0.01):
             asyncio.run(main())
     report = caught.value.report
     # The server's side of the connection may have been accepted by then, or not.
-    assert [leak.site.lineno for leak in report][:2] == lines
+    assert set(lines) <= {leak.site.lineno for leak in report}
     assert {leak.why for leak in report} == {"nobody closed it before its loop was closed"}
     kept[0].close()
 

@@ -472,3 +472,27 @@ def test_a_sub_interpreter_is_passed_through(program):
         plain.stderr,
         plain.returncode,
     )
+
+
+class Starter:
+    def __init__(self):
+        self.task = asyncio.create_task(asyncio.sleep(0))
+
+
+def test_a_class_that_makes_a_task_is_called_from_the_line_that_calls_it():
+    # Once a call of a class is specialised, the interpreter has a frame of its own below __init__.
+    async def main():
+        kept = [Starter() for _ in range(100)]
+        found = {
+            (frame.filename, frame.name)
+            for leak in leakguard.snapshot(kinds="task")
+            for frame in leak.creation_stack
+        }
+        for starter in kept:
+            await starter.task
+        return found
+
+    leakguard.install()
+    found = asyncio.run(main())
+    assert (__file__, "Starter.__init__") in found
+    assert ("__init__", "__init__") not in found
