@@ -18,12 +18,26 @@ describe_freed(void *subject)
     return note;
 }
 
+/* Of a pure-Python task. Weak references are cleared before an object is emptied and freed
+ * (subtype_dealloc, and the collector's handle_weakrefs): it is still whole. */
+static PyObject *
+take_destroyed(void *address)
+{
+    lg_record record;
+    bool is_task = glue->tracker != NULL && glue->wants_destroyed
+                   && lg_registry_find(glue->tracker->registry, address, &record) == LG_OK
+                   && record.kind == LG_TASK;
+    return is_task ? destroyed_take(address) : NULL;
+}
+
 static PyObject *
 freed(PyObject *known, PyObject *reference)
 {
     PyObject *key = PyTuple_GET_ITEM(known, 0);
     if (glue->state != NULL) {
+        PyObject *destroyed = take_destroyed(PyLong_AsVoidPtr(key));
         glue_death(PyLong_AsVoidPtr(key), describe_freed, known);
+        destroyed_tell(destroyed);
         /* Unless its address has been taken by another that is watched since. */
         if (PyDict_GetItemWithError(glue->state->watches, key) == reference
             && PyDict_DelItem(glue->state->watches, key) < 0) {

@@ -108,6 +108,28 @@ read_attribute(PyTypeObject *type, PyObject *task, const char *name)
     return value;
 }
 
+PyObject *
+task_attribute(PyObject *task, const char *name)
+{
+    return read_attribute(task_base_type(task), task, name);
+}
+
+static PyObject *
+name_of(PyTypeObject *type, PyObject *task)
+{
+    PyObject *name = call_method(type, task, "get_name");
+    if (name != NULL && !PyUnicode_Check(name)) {
+        Py_CLEAR(name);
+    }
+    return name;
+}
+
+PyObject *
+task_name(PyObject *task)
+{
+    return name_of(task_base_type(task), task);
+}
+
 static bool
 call_predicate(PyTypeObject *type, PyObject *task, const char *name)
 {
@@ -140,10 +162,7 @@ how_task_ended(PyTypeObject *type, PyObject *task)
 static epitaph *
 describe_task(PyTypeObject *type, PyObject *task, PyObject *known_coroutine)
 {
-    PyObject *name = call_method(type, task, "get_name");
-    if (name != NULL && !PyUnicode_Check(name)) {
-        Py_CLEAR(name);
-    }
+    PyObject *name = name_of(type, task);
     PyObject *coroutine = Py_XNewRef(known_coroutine);
     if (coroutine == NULL) {
         /* Not get_coro(): 3.12.0 to 3.12.3 read a NULL there once an eager task has ended. */

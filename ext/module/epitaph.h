@@ -26,6 +26,13 @@ epitaph_free_all(lg_note *notes);
 PyObject *
 function_name(PyObject *callable);
 
+/* An attribute and the name of a task, without code of the program's for the hooked type. New
+ * references; NULL, without an exception, where there is none. */
+PyObject *
+task_attribute(PyObject *task, const char *name);
+PyObject *
+task_name(PyObject *task);
+
 /* Describes a task at its end, from the object; `task` is a PyObject * that may have no references
  * left. */
 epitaph *

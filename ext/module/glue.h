@@ -117,6 +117,8 @@ typedef struct {
     PyObject *get_running_loop; /* owned: _asyncio._get_running_loop; or NULL */
     PyObject *pool_marks;       /* owned: dict whose keys are targets and classes of pool threads */
     PyObject *pool_owner;       /* owned: callable, Thread -> its executor or None */
+    PyObject *destroyed;        /* owned: callable, told of tasks freed while pending; or NULL */
+    bool wants_destroyed;       /* somebody may ask for these */
     PyObject *thread_type;      /* owned: threading.Thread; or NULL while that is not loaded */
     PyObject *thread_run;       /* owned: its `run` */
 } glue_context;
@@ -199,6 +201,10 @@ hook_tasks_is_on(void);
  * code for the former. */
 bool
 task_is_done(PyObject *task);
+/* The same for the opposite, where a task that was emptied or never begun is neither. Sets no
+ * exception; none may be pending. */
+bool
+task_is_pending(PyObject *task);
 /* The class whose own methods are safe to call on a task: the hooked one where the task is one of
  * its instances, else the task's class. Borrowed. */
 PyTypeObject *
@@ -277,6 +283,13 @@ capi_capsule(void);
 PyObject *
 capi_resource_info(PyObject *object);
 extern PyType_Spec Resource_spec;
+
+/* destroyed.c: what is to be told of a task that is about to be freed, or NULL where that is nothing;
+ * `tell` hands it to `glue->destroyed`, and takes over the reference. Neither sets an exception. */
+PyObject *
+destroyed_take(PyObject *task);
+void
+destroyed_tell(PyObject *details);
 
 /* reach.c: (serials of the tasks that wait for what nothing that can run reaches, serials of the
  * waiting tasks that nothing which can run holds), or why it gave up: "time" (after `timeout`

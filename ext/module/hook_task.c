@@ -62,6 +62,7 @@ static void
 hook_dealloc(PyObject *self)
 {
     task_hook *hook = &glue->tasks;
+    PyObject *destroyed = NULL;
     if (glue_tracks(PyThreadState_Get())) {
         /* A task that is freed while pending can be resurrected by its finalizer (the loop's
          * exception handler is given it): then it lives on, with its record. For subclasses
@@ -70,9 +71,15 @@ hook_dealloc(PyObject *self)
             && PyObject_CallFinalizerFromDealloc(self) < 0) {
             return;
         }
+        if (glue->wants_destroyed) {
+            /* So that nobody finds it while it is described. */
+            PyObject_GC_UnTrack(self);
+            destroyed = destroyed_take(self);
+        }
         glue_death(self, epitaph_of_task, self);
     }
     hook->dealloc(self);
+    destroyed_tell(destroyed);
 }
 
 /* The garbage collector empties a task before it frees it: what is to stay known of a creator is
@@ -81,10 +88,16 @@ static int
 hook_clear(PyObject *self)
 {
     task_hook *hook = &glue->tasks;
-    if (hook->on && glue_tracks(PyThreadState_Get()) && epitaph_look(self) == NULL) {
-        epitaph_prepare(self, NULL);
+    PyObject *destroyed = NULL;
+    if (hook->on && glue_tracks(PyThreadState_Get())) {
+        if (epitaph_look(self) == NULL) {
+            epitaph_prepare(self, NULL);
+        }
+        destroyed = destroyed_take(self);
     }
-    return hook->clear(self);
+    int result = hook->clear(self);
+    destroyed_tell(destroyed);
+    return result;
 }
 
 /* Calls `visit` for each subclass of `type`, at any depth. -1 with an exception. */
@@ -227,24 +240,41 @@ task_base_type(PyObject *task)
     return type != NULL && PyObject_TypeCheck(task, type) ? type : Py_TYPE(task);
 }
 
-bool
-task_is_done(PyObject *task)
+/* What done() says; NULL with an exception. */
+static PyObject *
+call_done(PyObject *task)
 {
     task_hook *hook = &glue->tasks;
-    PyObject *result;
     if (hook->type != NULL && PyObject_TypeCheck(task, hook->type)
         && Py_IS_TYPE(hook->done, &PyMethodDescr_Type)
         && ((PyMethodDescrObject *)hook->done)->d_method->ml_flags == METH_NOARGS) {
-        result = ((PyMethodDescrObject *)hook->done)->d_method->ml_meth(task, NULL);
+        return ((PyMethodDescrObject *)hook->done)->d_method->ml_meth(task, NULL);
     }
-    else {
-        result = PyObject_CallMethod(task, "done", NULL);
-    }
+    return PyObject_CallMethod(task, "done", NULL);
+}
+
+/* Whether done() gives this, True or False. */
+static bool
+says_done(PyObject *task, const PyObject *answer)
+{
+    PyObject *result = call_done(task);
     if (result == NULL) {
         PyErr_Clear();
         return false;
     }
-    bool done = result == Py_True;
+    bool is_so = result == answer;
     Py_DECREF(result);
-    return done;
+    return is_so;
+}
+
+bool
+task_is_done(PyObject *task)
+{
+    return says_done(task, Py_True);
+}
+
+bool
+task_is_pending(PyObject *task)
+{
+    return says_done(task, Py_False);
 }

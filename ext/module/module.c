@@ -101,6 +101,8 @@ uninstall(void)
     lg_process_set_tracker(NULL);
     glue->next_serial = lg_registry_last_serial(tracker->registry) + 1;
     glue->tracker = NULL;
+    glue->wants_destroyed = false;
+    Py_CLEAR(glue->destroyed);
     epitaph_free_all(lg_tracker_free(tracker, glue_release_frame, NULL));
     if (glue->state != NULL) {
         PyDict_Clear(glue->state->watches);
@@ -293,6 +295,27 @@ core_set_scope_variable(PyObject *module, PyObject *variable)
         return NULL;
     }
     Py_XSETREF(glue->scope_var, Py_NewRef(variable));
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_set_destroyed(PyObject *module, PyObject *callable)
+{
+    (void)module;
+    if (!require_installed()) {
+        return NULL;
+    }
+    Py_XSETREF(glue->destroyed, Py_NewRef(callable));
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_want_destroyed(PyObject *module, PyObject *wanted)
+{
+    (void)module;
+    if (is_here()) {
+        glue->wants_destroyed = wanted == Py_True;
+    }
     Py_RETURN_NONE;
 }
 
@@ -730,6 +753,9 @@ static PyMethodDef functions[] = {
     {"hooks", core_hooks, METH_NOARGS, "which hooks are on"},
     {"set_pools", core_set_pools, METH_VARARGS, "set_pools(marks, owner)"},
     {"set_scope_variable", core_set_scope_variable, METH_O, NULL},
+    {"set_destroyed", core_set_destroyed, METH_O,
+     "set_destroyed(callable): told of tasks that are freed while pending"},
+    {"want_destroyed", core_want_destroyed, METH_O, "want_destroyed(whether anybody may ask)"},
     {"count_scopes", core_count_scopes, METH_O, "count_scopes(change)"},
     {"enter_scope", core_enter_scope, METH_O, "enter_scope(number) -> this thread's, before"},
     {"announcer", core_announcer, METH_O, "announcer(kind) -> callback that records a birth"},

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from leakguard import _builtin, _core, _describe, _imports, _ledger, _resources, _verdict
+from leakguard import (
+    _builtin,
+    _core,
+    _describe,
+    _destroyed,
+    _imports,
+    _ledger,
+    _resources,
+    _verdict,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,14 +28,18 @@ _around: list[tuple[Callable[[Any], None], Callable[[Any], None]]] = []
 
 
 def hook() -> None:
-    """Look at Runner.close (asyncio.run ends in it) and at loop.close, once these are loaded."""
+    """Look at Runner.close (asyncio.run ends in it) and at loop.close, once these are loaded; and
+    at tasks that are freed."""
+    _core.set_destroyed(_destroyed.told)
     _imports.after("asyncio.runners", _hook_runners)
     _imports.after("asyncio.base_events", _hook_base_events)
     _imports.after("uvloop", _hook_uvloop)
 
 
 def listen(listener: Callable[[list[Leak]], None]) -> None:
-    """Have `listener` called with the tasks that are abandoned at one of these moments."""
+    """Have `listener` called with the tasks that are abandoned at one of these moments, and those
+    that were freed while pending until then."""
+    _destroyed.keep()
     if listener not in _listeners:
         _listeners.append(listener)
 
@@ -118,8 +131,9 @@ def _abandon(loop: Any, why: str, *, cancelled: bool) -> None:
     for resource, leak in found:
         creators = takers.intersection(_core.line(resource.object)) if takers else ()
         _ledger.abandon(leak, resource.record.scope, frozenset(creators))
-    for listener in _listeners if found else ():
-        listener([leak for _, leak in found])
+    leaks = [leak for _, leak in found] + _destroyed.take()
+    for listener in _listeners if leaks else ():
+        listener(leaks)
 
 
 def _records(since: int, mask: int) -> Iterator[Any]:

@@ -337,7 +337,13 @@ def thread_function(thread: Any) -> str:
 
 def creator_of(resource: Any) -> Creator | None:
     """The creator of a recorded object, also where it has ended."""
-    raw = _core.creator(resource)
+    return creator_from(_core.creator(resource))
+
+
+def creator_from(
+    raw: tuple[int, int, Any, str | None, str | None, str | None] | None,
+) -> Creator | None:
+    """The creator that the core tells of in this way."""
     if raw is None:
         return None
     kind, serial, living, name, function, ended = raw

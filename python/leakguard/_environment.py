@@ -9,6 +9,7 @@ from leakguard import (
     _abandoned,
     _config,
     _core,
+    _destroyed,
     _imports,
     _ledger,
     _live_look,
@@ -183,7 +184,7 @@ class _Watch:
 
     def _report_stranded_tasks(self) -> None:
         if "task" in self._settings.kinds:
-            stranded = _verdict.stranded_tasks(self._mark.serial)
+            stranded = [*_destroyed.take(), *_verdict.stranded_tasks(self._mark.serial)]
             self._report(self._new(stranded), reason="shutdown")
 
     def _report_left(self) -> None:

@@ -62,10 +62,13 @@ class Mark:
         if keeps:
             key = id(self)
             _marks[key] = weakref.ref(self, lambda _: _marks.pop(key, None))
+            _core.want_destroyed(True)
 
     def close(self) -> None:
         """No check asks any more."""
         _marks.pop(id(self), None)
+        if not _marks and not _wanted:
+            _core.want_destroyed(False)
         _forget()
 
     @property
@@ -86,6 +89,7 @@ _abandoned: dict[int, Entry] = {}
 _reported: dict[int, object] = {}
 _told: list[set[int]] = []
 _overflow = [0]
+_wanted: list[bool] = []  # not empty: destroyed tasks are asked for, mark or no mark
 
 
 def oldest() -> int | None:
@@ -103,15 +107,27 @@ def _living_marks() -> list[Mark]:
     return [mark for mark in found if mark is not None]
 
 
-def abandon(leak: Leak, scope: int, line: frozenset[int]) -> None:
-    """Keep an abandoned task for the checks that may ask for it."""
+def want_destroyed() -> None:
+    """Have tasks that are freed while pending told of from now on, also where no mark is."""
+    _wanted[:] = [True]
+    _core.want_destroyed(True)
+
+
+def abandon(leak: Leak, scope: int, line: frozenset[int], limit: int = _LIMIT) -> None:
+    """Keep an abandoned task for the checks that may ask for it; one that would be more than
+    `limit` is counted only."""
     first = oldest()
     if first is None or leak.serial <= first:
         return
-    if len(_abandoned) >= _LIMIT:
-        _overflow[0] += 1
+    if len(_abandoned) >= limit:
+        overflow()
         return
     _abandoned[leak.serial] = Entry(leak, scope, line)
+
+
+def overflow() -> None:
+    """Count one that could not be kept: no check since says "clean"."""
+    _overflow[0] += 1
 
 
 def is_abandoned(serial: int) -> bool:
