@@ -61,6 +61,7 @@ glue_clear(void)
         Py_CLEAR(*owned[i]);
     }
     Py_CLEAR(glue->tasks.wrapper);
+    Py_CLEAR(glue->asyncgens.wrapper);
     Py_CLEAR(glue->tasks.type);
 }
 

@@ -65,6 +65,15 @@ typedef struct {
     bool chained; /* left under another library's entry, which still ends in ours */
 } method_hook;
 
+typedef struct {
+    unaryfunc anext;
+    bool anext_chained;            /* left under another library's */
+    PyWrapperDescrObject *wrapper; /* owned: async_generator.__anext__ */
+    void *wrapped;
+    method_hook asend;
+    bool on;
+} asyncgen_hook;
+
 enum { START_NEW_THREAD, START_NEW, START_JOINABLE_THREAD, THREAD_STARTS };
 
 typedef struct {
@@ -105,6 +114,7 @@ typedef struct {
     PyObject *qualname;
     PyObject *func;
     task_hook tasks;
+    asyncgen_hook asyncgens;
     method_hook threads[THREAD_STARTS];
     method_hook set_running_loop;
     method_hook set_signal;
@@ -210,18 +220,28 @@ task_is_pending(PyObject *task);
 PyTypeObject *
 task_base_type(PyObject *task);
 
-/* Replaces the entry `name` in the method table of `module`; whatever the module's attribute of that
+/* The slot wrapper `name` in the type's own dict, owned; NULL with an exception. */
+PyWrapperDescrObject *
+slot_wrapper(PyTypeObject *type, const char *name);
+
+/* Replaces the entry `name` in the method table of a module or type; whatever the attribute of that
  * name is now, a wrapper of the program's calls the entry in the end. Names bound earlier see it too
  * (Objects/methodobject.c reads ml_meth at each call). 0 without effect where there is no such entry
  * and it is `optional`; -1 with an exception where there is none or its flags are others. put_back
  * leaves alone what is no longer ours. */
 int
-method_replace(method_hook *hook, PyObject *module, const char *name, int flags,
+method_replace(method_hook *hook, PyObject *owner, const char *name, int flags,
                PyCFunction replacement, bool optional);
 void
 method_put_back(method_hook *hook, PyCFunction replacement);
 bool
 method_is_replaced(const method_hook *hook, PyCFunction replacement);
+
+/* hook_asyncgen.c: as for tasks. */
+int
+hook_asyncgens(void);
+void
+unhook_asyncgens(void);
 
 /* hook_thread.c */
 int

@@ -134,22 +134,6 @@ put_back(PyTypeObject *type)
     }
 }
 
-/* The slot wrapper `__init__` in the type's own dict; NULL with an exception. */
-static PyWrapperDescrObject *
-find_wrapper(PyTypeObject *type)
-{
-    PyObject *dict = LG_TYPE_DICT(type);
-    PyObject *wrapper = dict != NULL ? PyDict_GetItemString(dict, "__init__") : NULL;
-    Py_XINCREF(wrapper);
-    Py_XDECREF(dict);
-    if (wrapper == NULL || !Py_IS_TYPE(wrapper, &PyWrapperDescr_Type)) {
-        Py_XDECREF(wrapper);
-        PyErr_SetString(PyExc_RuntimeError, "leakguard: Task.__init__ is no slot wrapper");
-        return NULL;
-    }
-    return (PyWrapperDescrObject *)wrapper;
-}
-
 static void
 release(task_hook *hook)
 {
@@ -166,7 +150,7 @@ hook_tasks(PyTypeObject *type)
         return 0;
     }
     release(hook);
-    hook->wrapper = find_wrapper(type);
+    hook->wrapper = slot_wrapper(type, "__init__");
     hook->done = PyObject_GetAttrString((PyObject *)type, "done");
     if (hook->wrapper == NULL || hook->done == NULL) {
         release(hook);

@@ -2,6 +2,24 @@
 
 #include <string.h>
 
+#include "compat.h"
+
+PyWrapperDescrObject *
+slot_wrapper(PyTypeObject *type, const char *name)
+{
+    PyObject *dict = LG_TYPE_DICT(type);
+    PyObject *wrapper = dict != NULL ? PyDict_GetItemString(dict, name) : NULL;
+    Py_XINCREF(wrapper);
+    Py_XDECREF(dict);
+    if (wrapper == NULL || !Py_IS_TYPE(wrapper, &PyWrapperDescr_Type)) {
+        Py_XDECREF(wrapper);
+        PyErr_Format(PyExc_RuntimeError, "leakguard: %s.%s is no slot wrapper", type->tp_name,
+                     name);
+        return NULL;
+    }
+    return (PyWrapperDescrObject *)wrapper;
+}
+
 bool
 method_is_replaced(const method_hook *hook, PyCFunction replacement)
 {
@@ -9,10 +27,16 @@ method_is_replaced(const method_hook *hook, PyCFunction replacement)
 }
 
 static PyMethodDef *
-find_entry(PyObject *module, const char *name)
+find_entry(PyObject *owner, const char *name)
 {
-    const PyModuleDef *definition = PyModule_GetDef(module);
-    PyMethodDef *entry = definition != NULL ? definition->m_methods : NULL;
+    PyMethodDef *entry;
+    if (PyType_Check(owner)) {
+        entry = ((PyTypeObject *)owner)->tp_methods;
+    }
+    else {
+        const PyModuleDef *definition = PyModule_GetDef(owner);
+        entry = definition != NULL ? definition->m_methods : NULL;
+    }
     while (entry != NULL && entry->ml_name != NULL) {
         if (strcmp(entry->ml_name, name) == 0) {
             return entry;
@@ -24,13 +48,13 @@ find_entry(PyObject *module, const char *name)
 }
 
 int
-method_replace(method_hook *hook, PyObject *module, const char *name, int flags,
+method_replace(method_hook *hook, PyObject *owner, const char *name, int flags,
                PyCFunction replacement, bool optional)
 {
     if (method_is_replaced(hook, replacement)) {
         return 0;
     }
-    PyMethodDef *entry = find_entry(module, name);
+    PyMethodDef *entry = find_entry(owner, name);
     if (entry == NULL && optional) {
         return 0;
     }

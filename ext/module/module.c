@@ -91,6 +91,7 @@ uninstall(void)
     lg_tracker *tracker = glue->tracker;
     witness_stop();
     unhook_tasks();
+    unhook_asyncgens();
     unhook_threads();
     unhook_loops();
     unhook_natives();
@@ -153,6 +154,17 @@ core_hook_tasks(PyObject *module, PyObject *args)
     Py_XSETREF(glue->current_tasks, Py_NewRef(current));
     Py_XSETREF(glue->pure_task, PyType_Check(pure) ? Py_NewRef(pure) : NULL);
     if (hook_loops(asyncio_core) < 0 || hook_tasks((PyTypeObject *)type) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_hook_asyncgens(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    if (!require_installed() || hook_asyncgens() < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -449,14 +461,15 @@ adopt(PyObject *module, lg_kind kind, PyObject *object)
     return born_register(state_of(module), kind, object, true);
 }
 
-/* (kind, types): all live objects of these types, as found. */
+/* (kind, types, accept or None): the live objects of these types that `accept` agrees to, as
+ * found. */
 static PyObject *
 core_adopt(PyObject *module, PyObject *args)
 {
     int kind;
-    PyObject *types;
+    PyObject *types, *accept = Py_None;
     if (!require_installed()
-        || !PyArg_ParseTuple(args, "iO!:adopt", &kind, &PyTuple_Type, &types)) {
+        || !PyArg_ParseTuple(args, "iO!|O:adopt", &kind, &PyTuple_Type, &types, &accept)) {
         return NULL;
     }
     PyObject *objects = live_instances(types);
@@ -465,7 +478,15 @@ core_adopt(PyObject *module, PyObject *args)
     }
     int result = 0;
     for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(objects); i++) {
-        result = adopt(module, (lg_kind)kind, PyList_GET_ITEM(objects, i));
+        PyObject *object = PyList_GET_ITEM(objects, i);
+        PyObject *verdict = accept != Py_None ? PyObject_CallOneArg(accept, object) : NULL;
+        if (accept == Py_None || verdict == Py_True) {
+            result = adopt(module, (lg_kind)kind, object);
+        }
+        else if (verdict == NULL) {
+            result = -1;
+        }
+        Py_XDECREF(verdict);
     }
     Py_DECREF(objects);
     if (result < 0) {
@@ -740,6 +761,7 @@ static PyMethodDef functions[] = {
     {"is_installed", core_is_installed, METH_NOARGS, NULL},
     {"hook_tasks", core_hook_tasks, METH_VARARGS,
      "hook_tasks(Task, _PyTask or None, current_tasks, _asyncio)"},
+    {"hook_asyncgens", core_hook_asyncgens, METH_NOARGS, NULL},
     {"hook_threads", core_hook_threads, METH_O, "hook_threads(threading.Thread)"},
     {"hook_natives", core_hook_natives, METH_O, "hook_natives(kernel ids that Python knows)"},
     {"native_info", core_native_info, METH_O,
@@ -761,7 +783,7 @@ static PyMethodDef functions[] = {
     {"announcer", core_announcer, METH_O, "announcer(kind) -> callback that records a birth"},
     {"birth_failed", WITH_KEYWORDS(core_birth_failed), METH_VARARGS | METH_KEYWORDS, NULL},
     {"pure_task_ending", WITH_KEYWORDS(core_pure_task_ending), METH_VARARGS | METH_KEYWORDS, NULL},
-    {"adopt", core_adopt, METH_VARARGS, "adopt(kind, types): all live ones"},
+    {"adopt", core_adopt, METH_VARARGS, "adopt(kind, types, accept=None): live ones"},
     {"adopt_thread", core_adopt_thread, METH_VARARGS, "adopt_thread(thread, ident)"},
     {"adopted", core_adopted, METH_NOARGS, "ident -> ThreadRun"},
     {"end_adopted", core_end_adopted, METH_O, "end_adopted(ident)"},

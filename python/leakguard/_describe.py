@@ -30,6 +30,7 @@ class Context:
         self._threads: dict[int, FrameType] | None = None
         self.now: int = _core.now()
         self.native_frames = _native.Frames()
+        self.memo: dict[str, Any] = {}
 
     def forget_frames(self) -> None:
         """Let go of the threads' frames: they hold this object, and all locals of the program."""
@@ -78,6 +79,11 @@ class Resource:
     def own(self) -> _resources.Kind:
         """What its kind says of it; of a task or a thread, nothing."""
         return _resources.numbered(self.record.kind) or _PLAIN
+
+    @property
+    def memo(self) -> dict[str, Any]:
+        """What this look has found out, for the kinds."""
+        return self._context.memo
 
     @property
     def info(self) -> tuple[Any, Any, str | None, int, int]:

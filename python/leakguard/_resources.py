@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # watches tasks and threads only pays for none of it.
 _MODULES = {
     "timer": "_kind_timer.KIND",
+    "asyncgen": "_kind_asyncgen.KIND",
     "loop": "_kind_loop.KIND",
     "executor": "_kind_executor.KIND",
     "transport": "_kind_transport.TRANSPORT",
@@ -57,6 +58,14 @@ class Kind:
         another resource, and ends with that."""
         del subject
         return True
+
+    def is_held(self, subject: Any, memo: dict[str, Any]) -> bool:
+        """As `is_left`, of what takes a look at all that lives: whether it belongs to something.
+
+        memo: what one look has found out already, by names of the kind's choice.
+        """
+        del subject, memo
+        return False
 
     def can_end(self, subject: Any) -> bool:
         """Whether it could still end by itself: else a check does not wait for it."""

@@ -17,6 +17,7 @@ from leakguard._paths import is_foreign, runs_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import CodeType
     from typing import Any
 
@@ -128,6 +129,16 @@ def of_task(coroutine: Any, threads: dict[int, FrameType]) -> Frames:
             break
         current = awaited
     return tuple(frames)
+
+
+def chain(awaitable: Any) -> Iterator[Any]:
+    """The links of an await chain, outermost first, as far as they are coroutines, generators or
+    the interpreter's wrappers of these."""
+    for _ in range(_CHAIN_LIMIT):
+        if awaitable is None:
+            return
+        yield awaitable
+        awaitable = _look_into(awaitable)[2]
 
 
 def _running_part(outermost: FrameType, threads: dict[int, FrameType]) -> Frames:

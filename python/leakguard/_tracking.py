@@ -73,6 +73,8 @@ def install(
         raise RuntimeError("leakguard does not support free-threaded builds of CPython yet")
     if "thread" not in wanted and not _WITH_THREADS.isdisjoint(wanted):
         wanted = (*wanted, "thread")
+    if "asyncgen" in wanted and "task" not in wanted:
+        wanted = (*wanted, "task")  # a generator belongs to the task that iterates over it
     with _lock():
         _install(wanted, stack_depth)
 

@@ -319,7 +319,7 @@ def is_left(resource: Resource) -> bool:
     kind, subject = resource.own, resource.object
     if not (kind.is_live(subject) and kind.is_left(subject)):
         return False
-    return _builtin.matching(resource) is None
+    return _builtin.matching(resource) is None and not kind.is_held(subject, resource.memo)
 
 
 def _why_task(resource: Resource) -> str:
