@@ -23,6 +23,7 @@
 /* The code of a coroutine, borrowed. Here wait_for() has a task of its own for what it waits for,
  * and cancels it. */
 #define LG_COROUTINE_CODE(coroutine) ((PyObject *)((PyGenObject *)(coroutine))->gi_code)
+#define LG_FORK_EXEC_FLAGS METH_VARARGS
 
 #elif PY_VERSION_HEX < 0x030D0000 /* 3.12 */
 
@@ -59,6 +60,7 @@
 #endif
 
 #if PY_VERSION_HEX >= 0x030C0000
+#define LG_FORK_EXEC_FLAGS METH_FASTCALL
 #define LG_TYPE_DICT(type) PyType_GetDict(type) /* new reference */
 /* _thread.start_new_thread and start_joinable_thread are announced to audit hooks. */
 #define LG_HAVE_THREAD_AUDIT 1

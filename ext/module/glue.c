@@ -52,10 +52,10 @@ void
 glue_clear(void)
 {
     PyObject **owned[] = {
-        &glue->own_kinds,  &glue->eager_start,   &glue->qualname,    &glue->func,
-        &glue->scope_var,  &glue->current_tasks, &glue->pure_task,   &glue->get_running_loop,
-        &glue->pool_marks, &glue->pool_owner,    &glue->thread_type, &glue->thread_run,
-        &glue->tasks.done, &glue->destroyed,     &glue->unclosed,
+        &glue->own_kinds,  &glue->eager_start,   &glue->qualname,         &glue->func,
+        &glue->scope_var,  &glue->current_tasks, &glue->pure_task,        &glue->get_running_loop,
+        &glue->pool_marks, &glue->pool_owner,    &glue->thread_type,      &glue->thread_run,
+        &glue->tasks.done, &glue->destroyed,     &glue->describe_process,
     };
     for (size_t i = 0; i < Py_ARRAY_LENGTH(owned); i++) {
         Py_CLEAR(*owned[i]);
@@ -190,6 +190,34 @@ void
 glue_after_fork(void)
 {
     epitaph_free_all(lg_process_after_fork(glue_current_thread()));
+    if (glue->state != NULL) {
+        glue_end_where(glue->state->processes, NULL, NULL);
+        glue_end_where(glue->state->tempdirs, NULL, NULL);
+    }
+}
+
+void
+glue_end_where(PyObject *dict, bool (*is_gone)(PyObject *object, const void *context),
+               const void *context)
+{
+    if (PyDict_GET_SIZE(dict) == 0) {
+        return;
+    }
+    saved_error saved = error_save();
+    PyObject *items = PyDict_Items(dict);
+    for (Py_ssize_t i = 0; items != NULL && i < PyList_GET_SIZE(items); i++) {
+        PyObject *key = PyTuple_GET_ITEM(PyList_GET_ITEM(items, i), 0);
+        PyObject *object = PyTuple_GET_ITEM(PyList_GET_ITEM(items, i), 1);
+        if (is_gone != NULL && !is_gone(object, context)) {
+            continue;
+        }
+        glue_death(object, NULL, NULL);
+        if (PyDict_GetItemWithError(dict, key) == object) {
+            (void)PyDict_DelItem(dict, key);
+        }
+    }
+    Py_XDECREF(items);
+    error_restore(saved);
 }
 
 static uint64_t

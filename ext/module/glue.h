@@ -30,17 +30,22 @@ typedef struct {
     uint64_t loop_epoch; /* the installation in which _set_running_loop told `loop`, `running` */
     uint32_t scope;      /* the block that was entered here last and is open, 0 for none */
     PyObject *starting;  /* borrowed: the ThreadRun whose native thread is about to be created */
+    uint32_t popened; /* the witness's session in which a Popen was announced here, and not begun */
 } thread_local_state;
 
 typedef struct {
     PyTypeObject *ThreadRun; /* owned, as all here */
     PyTypeObject *NativeThread;
     PyTypeObject *Resource;
+    PyTypeObject *Child;
+    PyTypeObject *TempDir;
     PyTypeObject *Hook;
     PyTypeObject *Record;
-    PyObject *watches;  /* dict: address -> weak reference of an object born through Python */
-    PyObject *prepared; /* dict: address -> what epitaph_prepare took down */
-    PyObject *adopted;  /* dict: ident -> ThreadRun of a thread that was there before */
+    PyObject *watches;   /* dict: address -> weak reference of an object born through Python */
+    PyObject *prepared;  /* dict: address -> what epitaph_prepare took down */
+    PyObject *adopted;   /* dict: ident -> ThreadRun of a thread that was there before */
+    PyObject *processes; /* dict: pid -> Child */
+    PyObject *tempdirs;  /* dict: path -> TempDir */
 } module_state;
 
 /* What the hooks found where they sit now. Kept after unhook: somebody may have copied our
@@ -76,6 +81,15 @@ typedef struct {
 
 enum { START_NEW_THREAD, START_NEW, START_JOINABLE_THREAD, THREAD_STARTS };
 
+typedef enum {
+    START_FORK,
+    START_FORKPTY,
+    START_POSIX_SPAWN,
+    START_POSIX_SPAWNP,
+    START_FORK_EXEC,
+    PROCESS_STARTS
+} process_start;
+
 typedef struct {
     PyInterpreterState *interp; /* the main interpreter, the only one that is tracked */
     module_state *state;        /* of the module in that interpreter; NULL once it is cleared */
@@ -100,11 +114,14 @@ typedef struct {
     } terminate;
     struct {
         bool on;
-        bool audited;                      /* the audit hook is in, for good */
-        void *chained;                     /* the PyRefTracer that was found, or NULL */
-        void *chained_context;             /* borrowed */
-        uint64_t threads, tasks;           /* counted by the witness */
-        uint64_t seen_threads, seen_tasks; /* `seen` when it began */
+        bool audited;                       /* the audit hook is in, for good */
+        void *chained;                      /* the PyRefTracer that was found, or NULL */
+        void *chained_context;              /* borrowed */
+        uint64_t threads, tasks, processes; /* counted by the witness */
+        uint64_t seen_threads, seen_tasks;  /* `seen` when it began */
+        uint64_t seen_processes;            /* starts since, of those that CPython announces */
+        uint64_t popened;                   /* announced by Popen, and not begun yet */
+        uint32_t session;
     } witness;
     struct native_texts *texts; /* owned: of frames that created native threads; never freed */
     uint64_t failures;          /* hooks that could not do their work, whatever the reason */
@@ -116,9 +133,14 @@ typedef struct {
     task_hook tasks;
     asyncgen_hook asyncgens;
     method_hook threads[THREAD_STARTS];
+    method_hook processes[PROCESS_STARTS];
     method_hook set_running_loop;
     method_hook set_signal;
     uint64_t seen[LG_KIND_LIMIT]; /* births that hooks saw, failed creations included */
+
+    bool tempdirs_on;
+    bool tempdirs_audited;      /* its audit hook is in, for good */
+    PyObject *describe_process; /* owned: see hook_process.c; or NULL */
 
     PyObject *scope_var;        /* owned: the context variable of scope="descendants"; or NULL */
     uint32_t scopes_active;     /* guards with that scope that are entered now */
@@ -128,8 +150,6 @@ typedef struct {
     PyObject *pool_marks;       /* owned: dict whose keys are targets and classes of pool threads */
     PyObject *pool_owner;       /* owned: callable, Thread -> its executor or None */
     PyObject *destroyed;        /* owned: callable, told of tasks freed while pending; or NULL */
-    PyObject *unclosed;         /* owned: callable, given what is collected unclosed; or NULL */
-    unsigned unclosed_kinds;    /* bits of the kinds that it is given */
     bool wants_destroyed;       /* somebody may ask for these */
     PyObject *thread_type;      /* owned: threading.Thread; or NULL while that is not loaded */
     PyObject *thread_run;       /* owned: its `run` */
@@ -138,6 +158,10 @@ typedef struct {
 /* Set once, at the module's first execution in the main interpreter; never freed, since another
  * library may have kept a hook of ours and call it after uninstall. */
 extern glue_context *glue;
+
+/* False with an exception where tracking is off, or this is another interpreter. (module.c) */
+bool
+require_installed(void);
 
 /* 0, or -1 with an exception. */
 int
@@ -194,9 +218,16 @@ glue_current_task(PyThreadState *tstate);
 const void *
 glue_current_thread(void);
 
-/* In a forked child, removes what other threads left behind. */
+/* In a forked child, removes what other threads left behind, and what is not the child's: its
+ * parent's children and temporary directories. */
 void
 glue_after_fork(void);
+
+/* Ends the record of each value of a dict for which `is_gone` is true (NULL: of all), and takes it
+ * out. Sets no exception. */
+void
+glue_end_where(PyObject *dict, bool (*is_gone)(PyObject *object, const void *context),
+               const void *context);
 
 /* Releases one frame that has left the depot. */
 void
@@ -290,6 +321,16 @@ PyObject *
 native_samples(PyObject *tids, double timeout);
 extern PyType_Spec NativeThread_spec;
 
+/* hook_process.c, hook_tempdir.c: their functions are part of the module. */
+void
+unhook_processes(void);
+extern PyMethodDef process_functions[];
+extern PyType_Spec Child_spec;
+void
+unhook_tempdirs(void);
+extern PyMethodDef tempdir_functions[];
+extern PyType_Spec TempDir_spec;
+
 /* hook_loop.c */
 int
 hook_loops(PyObject *asyncio_core);
@@ -355,6 +396,16 @@ void
 witness_stop(void);
 PyObject *
 witness_counts(void);
+/* A process is about to be started by a function that announces it itself; and that function has
+ * refused its arguments. */
+void
+witness_announced(void);
+void
+witness_refused(void);
+/* A process is about to be started by fork_exec, which subprocess.Popen has announced, if it is
+ * Popen's. */
+void
+witness_popened(void);
 
 /* exit_status.c. -1 with an exception where this system cannot. */
 int

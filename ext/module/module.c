@@ -19,8 +19,7 @@ is_here(void)
     return glue != NULL && PyInterpreterState_Get() == glue->interp;
 }
 
-/* False with an exception where there is nothing to ask. */
-static bool
+bool
 require_installed(void)
 {
     if (!is_here() || glue->tracker == NULL) {
@@ -95,6 +94,8 @@ uninstall(void)
     unhook_threads();
     unhook_loops();
     unhook_natives();
+    unhook_processes();
+    unhook_tempdirs();
     terminate_disarm();
     if (tracker == NULL) {
         return;
@@ -104,12 +105,13 @@ uninstall(void)
     glue->tracker = NULL;
     glue->wants_destroyed = false;
     Py_CLEAR(glue->destroyed);
-    Py_CLEAR(glue->unclosed);
     epitaph_free_all(lg_tracker_free(tracker, glue_release_frame, NULL));
     if (glue->state != NULL) {
         PyDict_Clear(glue->state->watches);
         PyDict_Clear(glue->state->adopted);
         PyDict_Clear(glue->state->prepared);
+        PyDict_Clear(glue->state->processes);
+        PyDict_Clear(glue->state->tempdirs);
     }
 }
 
@@ -319,21 +321,6 @@ core_set_destroyed(PyObject *module, PyObject *callable)
         return NULL;
     }
     Py_XSETREF(glue->destroyed, Py_NewRef(callable));
-    Py_RETURN_NONE;
-}
-
-/* (callable, bits of kinds) */
-static PyObject *
-core_set_unclosed(PyObject *module, PyObject *args)
-{
-    (void)module;
-    PyObject *callable;
-    unsigned int kinds;
-    if (!require_installed() || !PyArg_ParseTuple(args, "OI:set_unclosed", &callable, &kinds)) {
-        return NULL;
-    }
-    Py_XSETREF(glue->unclosed, Py_NewRef(callable));
-    glue->unclosed_kinds = kinds;
     Py_RETURN_NONE;
 }
 
@@ -615,6 +602,9 @@ core_stats(PyObject *module, PyObject *unused)
         PyErr_SetString(PyExc_RuntimeError, "leakguard tracks the main interpreter only");
         return NULL;
     }
+    if (lg_process_forked()) {
+        glue_after_fork();
+    }
     find_natives();
     return records_stats();
 }
@@ -793,8 +783,6 @@ static PyMethodDef functions[] = {
     {"set_scope_variable", core_set_scope_variable, METH_O, NULL},
     {"set_destroyed", core_set_destroyed, METH_O,
      "set_destroyed(callable): told of tasks that are freed while pending"},
-    {"set_unclosed", core_set_unclosed, METH_VARARGS,
-     "set_unclosed(callable, kinds): given what the collector frees, whole"},
     {"want_destroyed", core_want_destroyed, METH_O, "want_destroyed(whether anybody may ask)"},
     {"count_scopes", core_count_scopes, METH_O, "count_scopes(change)"},
     {"enter_scope", core_enter_scope, METH_O, "enter_scope(number) -> this thread's, before"},
@@ -842,15 +830,22 @@ module_exec(PyObject *module)
     state->watches = PyDict_New();
     state->adopted = PyDict_New();
     state->prepared = PyDict_New();
+    state->processes = PyDict_New();
+    state->tempdirs = PyDict_New();
     state->ThreadRun = (PyTypeObject *)PyType_FromModuleAndSpec(module, &ThreadRun_spec, NULL);
     state->NativeThread =
         (PyTypeObject *)PyType_FromModuleAndSpec(module, &NativeThread_spec, NULL);
     state->Resource = (PyTypeObject *)PyType_FromModuleAndSpec(module, &Resource_spec, NULL);
+    state->Child = (PyTypeObject *)PyType_FromModuleAndSpec(module, &Child_spec, NULL);
+    state->TempDir = (PyTypeObject *)PyType_FromModuleAndSpec(module, &TempDir_spec, NULL);
     state->Hook = (PyTypeObject *)PyType_FromModuleAndSpec(module, &Hook_spec, NULL);
     state->Record = PyStructSequence_NewType(&Record_desc);
     if (state->watches == NULL || state->adopted == NULL || state->prepared == NULL
-        || state->ThreadRun == NULL || state->NativeThread == NULL || state->Resource == NULL
-        || state->Hook == NULL || state->Record == NULL) {
+        || state->processes == NULL || state->tempdirs == NULL || state->ThreadRun == NULL
+        || state->NativeThread == NULL || state->Resource == NULL || state->Child == NULL
+        || state->TempDir == NULL || state->Hook == NULL || state->Record == NULL
+        || PyModule_AddFunctions(module, process_functions) < 0
+        || PyModule_AddFunctions(module, tempdir_functions) < 0) {
         return -1;
     }
     const char *unwinder = lg_unwind_version();
@@ -881,11 +876,15 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->ThreadRun);
     Py_VISIT(state->NativeThread);
     Py_VISIT(state->Resource);
+    Py_VISIT(state->Child);
+    Py_VISIT(state->TempDir);
     Py_VISIT(state->Hook);
     Py_VISIT(state->Record);
     Py_VISIT(state->watches);
     Py_VISIT(state->adopted);
     Py_VISIT(state->prepared);
+    Py_VISIT(state->processes);
+    Py_VISIT(state->tempdirs);
     return 0;
 }
 
@@ -902,9 +901,13 @@ module_clear(PyObject *module)
     Py_CLEAR(state->watches);
     Py_CLEAR(state->adopted);
     Py_CLEAR(state->prepared);
+    Py_CLEAR(state->processes);
+    Py_CLEAR(state->tempdirs);
     Py_CLEAR(state->ThreadRun);
     Py_CLEAR(state->NativeThread);
     Py_CLEAR(state->Resource);
+    Py_CLEAR(state->Child);
+    Py_CLEAR(state->TempDir);
     Py_CLEAR(state->Hook);
     Py_CLEAR(state->Record);
     return 0;

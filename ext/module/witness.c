@@ -1,7 +1,7 @@
 /* The witness: counts births a second time through CPython's own channels, for comparison with
- * what the hooks saw. Thread starts by the audit events (3.12+), task objects by the reference
- * tracer (3.13+). Used by `doctor`, the tests and LEAKGUARD_WITNESS=1 only: an audit hook makes
- * every audit event build its arguments, and cannot be taken out again.
+ * what the hooks saw. Thread starts (3.12+) and process starts by the audit events, task objects by
+ * the reference tracer (3.13+). Used by `doctor`, the tests and LEAKGUARD_WITNESS=1 only: an audit
+ * hook makes every audit event build its arguments, and cannot be taken out again.
  */
 #include "glue.h"
 
@@ -9,42 +9,104 @@
 
 #include "compat.h"
 
-#ifdef LG_HAVE_THREAD_AUDIT
+static void
+count_thread_start(const char *event)
+{
+    if (strcmp(event, "_thread.start_new_thread") == 0
+        || strcmp(event, "_thread.start_joinable_thread") == 0) {
+        glue->witness.threads++;
+    }
+}
+
+/* Whether a Popen was announced in this thread, and has not begun. */
+static bool
+is_popened(const thread_local_state *local)
+{
+    return local != NULL && local->popened == glue->witness.session;
+}
+
+/* Popen announces itself and may then call os.posix_spawn, which does too: one process. */
+static void
+count_process_start(const char *event)
+{
+    thread_local_state *local = glue_local();
+    bool popened = is_popened(local);
+    if (strcmp(event, "subprocess.Popen") == 0) {
+        if (popened) {
+            glue->witness.processes--; /* the one before it never began */
+        }
+        else if (local != NULL) {
+            local->popened = glue->witness.session;
+            glue->witness.popened++;
+        }
+        glue->witness.processes++;
+    }
+    else if (strcmp(event, "os.posix_spawn") == 0 && popened) {
+        local->popened = 0;
+        glue->witness.popened--;
+    }
+    else if (strcmp(event, "os.posix_spawn") == 0 || strcmp(event, "os.fork") == 0
+             || strcmp(event, "os.forkpty") == 0) {
+        glue->witness.processes++;
+    }
+}
+
 static int
-count_thread_starts(const char *event, PyObject *args, void *context)
+count_starts(const char *event, PyObject *args, void *context)
 {
     (void)args;
     (void)context;
     /* Rejects nearly every event by its first character. */
-    if (event[0] != '_' || !glue->witness.on) {
+    if (!glue->witness.on || (event[0] != '_' && event[0] != 'o' && event[0] != 's')) {
         return 0;
     }
-    if ((strcmp(event, "_thread.start_new_thread") == 0
-         || strcmp(event, "_thread.start_joinable_thread") == 0)
-        && PyThreadState_Get()->interp == glue->interp) {
-        glue->witness.threads++;
+    PyThreadState *tstate = LG_CURRENT_TSTATE();
+    if (tstate == NULL || tstate->interp != glue->interp) {
+        return 0;
+    }
+    if (event[0] == '_') {
+        count_thread_start(event);
+    }
+    else {
+        count_process_start(event);
     }
     return 0;
 }
 
 static int
-watch_threads(void)
+watch_starts(void)
 {
     if (!glue->witness.audited) {
-        if (PySys_AddAuditHook(count_thread_starts, NULL) < 0) {
+        if (PySys_AddAuditHook(count_starts, NULL) < 0) {
             return -1;
         }
         glue->witness.audited = true;
     }
     return 0;
 }
-#else
-static int
-watch_threads(void)
+
+void
+witness_announced(void)
 {
-    return 0;
+    glue->witness.seen_processes++;
 }
-#endif
+
+void
+witness_refused(void)
+{
+    glue->witness.seen_processes--;
+}
+
+void
+witness_popened(void)
+{
+    thread_local_state *local = pthread_getspecific(glue->local);
+    if (glue->witness.on && is_popened(local)) {
+        local->popened = 0;
+        glue->witness.popened--;
+        glue->witness.seen_processes++;
+    }
+}
 
 #ifdef LG_HAVE_REFERENCE_TRACER
 static bool
@@ -108,11 +170,15 @@ unwatch_tasks(void)
 int
 witness_start(void)
 {
-    if (watch_threads() < 0 || watch_tasks() < 0) {
+    if (watch_starts() < 0 || watch_tasks() < 0) {
         return -1;
     }
     glue->witness.threads = 0;
     glue->witness.tasks = 0;
+    glue->witness.processes = 0;
+    glue->witness.seen_processes = 0;
+    glue->witness.popened = 0;
+    glue->witness.session++;
     glue->witness.seen_threads = glue->seen[LG_THREAD];
     glue->witness.seen_tasks = glue->seen[LG_TASK];
     glue->witness.on = true;
@@ -146,8 +212,11 @@ witness_counts(void)
 #ifdef LG_HAVE_REFERENCE_TRACER
     tasks = true;
 #endif
+    uint64_t processes = glue->witness.processes - glue->witness.popened;
+    bool sees_processes = glue->processes[START_FORK].on;
     return Py_BuildValue(
-        "{sNsN}", "thread",
+        "{sNsNsN}", "process", pair(sees_processes, processes, glue->witness.seen_processes),
+        "thread",
         pair(threads, glue->witness.threads, glue->seen[LG_THREAD] - glue->witness.seen_threads),
         "task", pair(tasks, glue->witness.tasks, glue->seen[LG_TASK] - glue->witness.seen_tasks));
 }

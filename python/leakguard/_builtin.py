@@ -199,6 +199,12 @@ def _is_faulthandler(resource: Resource) -> bool:
     return False
 
 
+def _is_process_helper(resource: Resource) -> bool:
+    from leakguard import _kind_process
+
+    return _kind_process.is_helper(resource.object)
+
+
 RULES: tuple[BuiltinRule, ...] = (
     BuiltinRule(
         "native_thread",
@@ -309,6 +315,12 @@ RULES: tuple[BuiltinRule, ...] = (
         "the loop that the check itself runs on",
         "is closed after the check",
         _runs_the_check,
+    ),
+    BuiltinRule(
+        "process",
+        "multiprocessing's resource tracker or forkserver (started by its own module)",
+        "is one for the process: starts with the first use and ends when this process does",
+        _is_process_helper,
     ),
     BuiltinRule(
         "task",

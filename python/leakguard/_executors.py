@@ -142,6 +142,42 @@ def charge_of(run: Any, thread: Any) -> Charge | None:
     return None
 
 
+def charge_of_process(child: Any) -> Charge | None:
+    """The executor's charge for a worker process; None for one of no pool."""
+    creator = _core.creator(child)
+    if creator is not None and creator[0] == _EXECUTOR:
+        return Charge(creator[2], creator[1])
+    if creator is not None and creator[2] is not None and _is_manager(creator[2]):
+        return charge_of(creator[2], _core.thread_info(creator[2])[1])
+    return None
+
+
+def why_left(charge: Charge, since: int) -> str | None:
+    """Why a pool's worker is a leak; None where its pool may go on."""
+    if charge.executor is None:
+        return "its executor was collected"
+    if is_shut_down(charge.executor):
+        return "its executor was shut down"
+    return "its executor was never shut down" if charge.serial > since else None
+
+
+def is_usable(executor: Any) -> bool:
+    """Whether an executor exists, and was not told to end."""
+    return executor is not None and not is_shut_down(executor)
+
+
+def pool_of_frame(self: Any) -> Any:
+    """The pool whose method this is the `self` of, else None."""
+    for module, name in (
+        ("concurrent.futures.process", "ProcessPoolExecutor"),
+        ("multiprocessing.pool", "Pool"),
+    ):
+        cls = getattr(sys.modules.get(module), name, None)
+        if cls is not None and isinstance(self, cls):
+            return self
+    return None
+
+
 _EXECUTOR = 6  # the kind's number in the core
 
 

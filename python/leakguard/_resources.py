@@ -22,6 +22,8 @@ _MODULES = {
     "executor": "_kind_executor.KIND",
     "transport": "_kind_transport.TRANSPORT",
     "server": "_kind_transport.SERVER",
+    "process": "_kind_process.KIND",
+    "tempdir": "_kind_tempdir.KIND",
 }
 
 AVAILABLE = tuple(_MODULES)
@@ -48,6 +50,9 @@ class Kind:
         """Begin to see births, and record what is there already where that can be found."""
         raise NotImplementedError
 
+    def sweep(self) -> None:
+        """End the records of what has ended where no hook of ours sees it."""
+
     def is_live(self, subject: Any) -> bool:
         """Whether it still is what has to end: a loop that is not closed."""
         del subject
@@ -67,6 +72,14 @@ class Kind:
         del subject, memo
         return False
 
+    def why_left(self, subject: Any, since: int) -> str | None:
+        """As `why`, where a check decides; None where it is no leak after all.
+
+        since: the serial from which on the check looks, also at an executor that it belongs to.
+        """
+        del since
+        return self.why(subject)
+
     def can_end(self, subject: Any) -> bool:
         """Whether it could still end by itself: else a check does not wait for it."""
         del subject
@@ -75,7 +88,6 @@ class Kind:
     lost_at = ""
     """Of a kind that has a loop: `runner close`, where a runner ends what nobody has ended, or
     `loop close`, where it is lost with the loop."""
-    tells_destruction = False
     left_at_exit = False
     """Whether it is a leak at the end of a process; else whoever ends it may do so later."""
     why_lost = ""
@@ -148,22 +160,6 @@ def left_at_exit() -> list[int]:
 def mask_lost(moment: str) -> int:
     """The bits of the kinds that are lost at this moment, of those that somebody has asked for."""
     return sum(1 << kind.number for kind in _loaded.values() if kind.lost_at == moment)
-
-
-def see_destruction(kind: Kind, *classes: Any) -> None:
-    """Have what is freed before it was closed taken down for the checks that it was born in: at
-    its `__del__`, and before that where the garbage collector frees it."""
-    kind.tells_destruction = True
-    for cls in classes:
-        _imports.replace(cls, "__del__", _core.Hook(vars(cls)["__del__"], before=_unclosed))
-    told = (it for it in _loaded.values() if it.tells_destruction)
-    _core.set_unclosed(_unclosed, sum(1 << it.number for it in told))
-
-
-def _unclosed(subject: Any) -> None:
-    from leakguard import _abandoned
-
-    _abandoned.take_down_unclosed(subject)
 
 
 def see_births(kind: Kind, cls: Any) -> None:

@@ -18,8 +18,9 @@ _SEEN = ("task", "thread", *(("native_thread",) if _core.HAS_NATIVE_THREADS else
 AVAILABLE = tuple(kind for kind in KINDS if kind in _SEEN or kind in _resources.AVAILABLE)
 """The kinds that can be seen on this system."""
 
-# Python's own threads are to be told from the others; executors are seen because of their workers.
-_WITH_THREADS = frozenset({"native_thread", "executor"})
+# Python's own threads are to be told from the others; executors are seen because of their workers,
+# and a pool's processes may be started by its thread.
+_WITH_THREADS = frozenset({"native_thread", "executor", "process"})
 
 # What is looked at where a runner or a loop is closed.
 _LOST_WITH_LOOP = frozenset({"task", "timer", "asyncgen", "transport", "server"})
@@ -138,11 +139,16 @@ def ensure(kinds: Iterable[str]) -> None:
 
 
 def sweep() -> None:
-    """End the records of adopted threads that have ended: no hook of ours runs in them."""
+    """End the records of what has ended without a hook of ours: adopted threads, and kinds
+    whose end can only be looked for."""
     for ident, run in _core.adopted().items():
         thread = _core.thread_info(run)[1]
         if thread is None or not threading.Thread.is_alive(thread):
             _core.end_adopted(ident)
+    for name in tuple(_tracked):
+        kind = _resources.named(name)
+        if kind is not None:
+            kind.sweep()
 
 
 def stats() -> dict[str, object]:

@@ -310,7 +310,7 @@ def why_left(resource: Resource, since: int) -> str | None:
         return _why_task(resource)
     if resource.record.kind == THREAD:
         return _why_thread(resource, since)
-    return resource.own.why(resource.object) if is_left(resource) else None
+    return resource.own.why_left(resource.object, since) if is_left(resource) else None
 
 
 def is_left(resource: Resource) -> bool:
@@ -353,15 +353,11 @@ def is_alive(resource: Resource) -> bool:
 
 def _why_pool_thread(resource: Resource, charge: _executors.Charge, since: int) -> str | None:
     executor = charge.executor
-    if executor is None:
-        return "its executor was collected"
-    if _executors.is_shut_down(executor):
-        return "its executor was shut down"
-    if _executors.default_of_live_loop(executor):
+    if _executors.is_usable(executor) and _executors.default_of_live_loop(executor):
         # Nothing can cancel a call in a thread; an idle worker waits for the next one.
         frame = resource.current_frame()
         return "" if _executors.call_in_worker(frame) is not None else None
-    return "its executor was never shut down" if charge.serial > since else None
+    return _executors.why_left(charge, since)
 
 
 def loop_of(task: Any) -> Any:
