@@ -89,7 +89,7 @@ def _hook_uvloop(module: ModuleType) -> None:
 def _before_runner_close(runner: Any) -> None:
     loop = getattr(runner, "_loop", None)
     if loop is not None and not loop.is_closed():
-        _abandon(loop, "left running when its runner closed, which cancelled it", cancelled=False)
+        _abandon(loop, "left running when its runner closed, which cancelled it")
         _ending[id(runner)] = loop
         for begin, _ in _around:
             begin(loop)
@@ -104,11 +104,11 @@ def _after_runner_close(runner: Any) -> None:
 
 def _before_loop_close(loop: Any) -> None:
     if not loop.is_closed() and not loop.is_running():
-        _abandon(loop, "left pending when its loop was closed", cancelled=True)
+        _abandon(loop, "left pending when its loop was closed", closed=True)
 
 
-def _abandon(loop: Any, why: str, *, cancelled: bool) -> None:
-    """Take down what lives on `loop`; tasks that somebody had cancelled only where `cancelled`."""
+def _abandon(loop: Any, why: str, *, closed: bool = False) -> None:
+    """Take down what lives on `loop`; tasks that somebody had cancelled only where it is closed."""
     if not _core.is_installed():
         return
     for action in tuple(_closing):
@@ -118,13 +118,16 @@ def _abandon(loop: Any, why: str, *, cancelled: bool) -> None:
         return
     context = _describe.Context()
     since = 0 if _listeners else first or 0
+    reason: dict[str, Any] = {"otherwise": why}
+    if closed:
+        reason = {"cause": "loop-closed", "why": why}
     found = [
-        (resource, resource.leak(state="abandoned", why=why))
-        for resource in _tasks_on(loop, since, context, cancelled)
+        (resource, resource.leak(state="abandoned", **reason))
+        for resource in _tasks_on(loop, since, context, closed)
     ]
     found += [
         (resource, resource.leak(why=resource.own.why_lost))
-        for resource in _lost_with(loop, since, context, at_close=cancelled)
+        for resource in _lost_with(loop, since, context, at_close=closed)
     ]
     context.forget_frames()
     takers = _ledger.takers()
@@ -145,16 +148,18 @@ def _records(since: int, mask: int) -> Iterator[Any]:
 
 
 def _tasks_on(
-    loop: Any, since: int, context: _describe.Context, cancelled: bool
+    loop: Any, since: int, context: _describe.Context, closed: bool
 ) -> Iterator[_describe.Resource]:
     for record in _records(since, 1 << _describe.TASK):
-        task = record.object
-        if _verdict.loop_of(task) is not loop or (not cancelled and _is_cancelled(task)):
+        # Not by a name, which would be one more reference to the task: they are counted.
+        if _verdict.loop_of(record.object) is not loop:
+            continue
+        if not closed and _is_cancelled(record.object):
             continue
         resource = _describe.Resource(record, context)
         if _builtin.matching(resource) is not None:
             continue
-        if resource.is_main and not cancelled:
+        if resource.is_main and not closed:
             continue  # the run was interrupted (SystemExit in another task) and left nothing behind
         yield resource
 

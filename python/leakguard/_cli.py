@@ -146,9 +146,10 @@ def _add_show(commands: _Commands) -> None:
     show.add_argument("files", nargs="+", metavar="REPORT", type=Path, help="a file with reports")
     show.add_argument(
         "--format",
-        choices=("text", "json", "collapsed", "speedscope"),
+        choices=("text", "json", "collapsed", "speedscope", "dot"),
         default="text",
-        help="text (default); json; collapsed or speedscope: flame graphs of creation stacks",
+        help="text (default); json; collapsed or speedscope: flame graphs of creation stacks; "
+        "dot: who waits for whom, for Graphviz",
     )
     show.add_argument("-o", dest="output", metavar="FILE", type=Path, help="write there")
 

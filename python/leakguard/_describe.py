@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+    from leakguard._causes import Cause, Diagnosis
+
 TASK = KINDS.index("task")
 THREAD = KINDS.index("thread")
 NATIVE = KINDS.index("native_thread")
@@ -28,6 +30,8 @@ class Context:
     def __init__(self) -> None:
         self._creations: dict[int, _stacks.Creation] = {}
         self._threads: dict[int, FrameType] | None = None
+        self._diagnosis: Diagnosis | None = None
+        self._has_failed = False
         self.now: int = _core.now()
         self.native_frames = _native.Frames()
         self.memo: dict[str, Any] = {}
@@ -35,6 +39,23 @@ class Context:
     def forget_frames(self) -> None:
         """Let go of the threads' frames: they hold this object, and all locals of the program."""
         self._threads = None
+        self._diagnosis = None
+        self._has_failed = False
+
+    def look_into(self, resource: Resource, depth: str) -> Cause | None:
+        """The cause and its facts, or with "links" the facts only; None where the program's own
+        code raised."""
+        try:
+            if self._diagnosis is None and not self._has_failed:
+                self._has_failed = True
+                from leakguard._causes import Diagnosis
+
+                self._diagnosis = Diagnosis(self.threads)
+            if self._diagnosis is not None:
+                return self._diagnosis.of(resource, is_left=depth == "cause")
+        except Exception:
+            pass  # the leak is reported all the same
+        return None
 
     def creation(self, stack: int) -> _stacks.Creation:
         found = self._creations.get(stack)
@@ -245,11 +266,24 @@ class Resource:
         return _stacks.of_frame(self.current_frame())
 
     def leak(
-        self, *, state: str | None = None, why: str = "", samples: _native.Samples | None = None
+        self,
+        *,
+        state: str | None = None,
+        why: str = "",
+        cause: str | None = None,
+        otherwise: str = "",
+        depth: str = "cause",
+        samples: _native.Samples | None = None,
     ) -> Leak:
-        """A Leak of what is seen now."""
+        """A Leak of what is seen now.
+
+        why, cause: in the place of those that are found out, if given.
+        otherwise: why, if nothing is found out.
+        depth: how much of it: "cause" for all; "links" without a cause, for what is no leak;
+            "name" without the await graph either, for rules.
+        """
         try:
-            return self._whole_leak(state, why, samples)
+            return self._whole_leak(state, why, cause, otherwise, depth, samples)
         except Exception as error:
             # A property of the program's own class raised: the leak is reported all the same.
             return self._bare_leak(error)
@@ -277,7 +311,15 @@ class Resource:
             facts["module"] = routine.module
         return facts
 
-    def _whole_leak(self, state: str | None, why: str, samples: _native.Samples | None) -> Leak:
+    def _whole_leak(
+        self,
+        state: str | None,
+        why: str,
+        cause: str | None,
+        otherwise: str,
+        depth: str,
+        samples: _native.Samples | None,
+    ) -> Leak:
         site, is_definition = self.site
         native = current = facts = None
         if self.record.kind in (THREAD, NATIVE):
@@ -290,8 +332,14 @@ class Resource:
             refusal = samples.refusal(self.tid) if samples is not None else None
             if refusal is not None:
                 facts["unanswered"] = refusal
-        else:
+        elif self.record.kind != TASK:
             facts = self.own.facts(self.object)
+            cause = self.own.cause(self.object) if why else None
+        has_causes = self.record.kind in (TASK, THREAD) and depth != "name"
+        found = self._context.look_into(self, depth) if has_causes else None
+        if found is not None:
+            cause, why = cause or found.word, why or found.why
+            facts = {**(facts or {}), **found.facts} or None
         return Leak(
             kind=self.kind,
             serial=self.serial,
@@ -307,8 +355,8 @@ class Resource:
             site=site,
             site_is_definition=is_definition,
             creator=creator_of(self.object),
-            cause=self.own.cause(self.object) if why else None,
-            why=why,
+            cause=cause,
+            why=why or otherwise,
         )
 
 

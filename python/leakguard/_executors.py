@@ -245,13 +245,23 @@ def is_idle_worker(thread: Any, frame: FrameType | None) -> bool:
 
 def call_in_worker(frame: FrameType | None) -> Any:
     """What a thread pool's worker is running: the callable, or None when it is idle."""
+    item = _item_in_worker(frame)
+    return None if item is None else _call_of(item)
+
+
+def future_in_worker(frame: FrameType | None) -> Any:
+    """The concurrent.futures.Future whose call a thread pool's worker is running, or None."""
+    return getattr(_item_in_worker(frame), "future", None)
+
+
+def _item_in_worker(frame: FrameType | None) -> Any:
     module = sys.modules.get("concurrent.futures.thread")
     if module is None:
         return None
     run_code = module._WorkItem.run.__code__
     while frame is not None:
         if frame.f_code is run_code:
-            return _call_of(frame.f_locals.get("self"))
+            return frame.f_locals.get("self")
         frame = frame.f_back
     return None
 

@@ -130,7 +130,7 @@ def _held() -> Iterator[Any]:
     here = next(iter(_core.line(None)), 0)
     for record in _core.live(0, 1 << _TASK):
         if record.serial != here:
-            for link in _stacks.chain(getattr(record.object, "_coro", None)):
+            for link, _, _ in _stacks.links(getattr(record.object, "_coro", None)):
                 yield from _referents(link)
     for record in _core.live(0, 1 << KIND.number):
         if record.object.ag_frame is not None:

@@ -413,6 +413,18 @@ class Report(Sequence["Leak"]):
         made = [SiteGroup(kind, group[0].site, tuple(group)) for (kind, _), group in groups.items()]
         return sorted(made, key=lambda group: -len(group.leaks))
 
+    def graph(self) -> dict[str, list[dict[str, Any]]]:
+        """Who waits for whom, and who created whom, as JSON values.
+
+        nodes: `serial`, `kind`, `name`, `function`, `site` (a frame or None) and `cause`, of each
+        resource here and of each other one at the end of an edge, as far as it is known.
+        edges: `from` and `to` (serials), `kind` (`awaits`, `lock`: waits for a lock that the other
+        holds, or `created`) and `by` (of `awaits`: gather, shield, wait, ...; else None).
+        """
+        from leakguard._graph import graph_of
+
+        return graph_of(self)
+
     def text(self, color: bool = False) -> str:
         """The report for people, without an end of line. color: with ANSI colours."""
         from leakguard._text import render

@@ -11,6 +11,7 @@ from leakguard._from_json import (
     leak_from_dict,
     report_from_dict,
 )
+from leakguard._graph import dot_of, graph_of
 from leakguard._paths import display, is_foreign
 from leakguard._report import Report
 from leakguard._text import (
@@ -42,7 +43,7 @@ class Found:
         self.blocking: list[Blocked] = []
         self.texts: list[str] = []  # notes without a resource
         self.hidden: dict[tuple[str, str], int] = {}
-        self.processes: set[tuple[str, int]] = set()  # host, process id
+        self.by_process: dict[tuple[str, int], list[Leak]] = {}  # host, process id: leaks and notes
         self.times: list[str] = []
         self.files = 0
 
@@ -70,11 +71,13 @@ def read(paths: Iterable[Path]) -> Found:
 
 def _read_line(found: Found, line: str, where: str, stacks: dict[Frames, Frames]) -> None:
     """One leak, one note, or a whole report (`Report.to_json`)."""
+    read: list[Leak] = []
     try:
         data = json.loads(line)
         if isinstance(data, dict) and "leaks" in data:
             report = report_from_dict(data)
-            found.leaks += report
+            read += report
+            found.leaks += read
             found.fanout += report.fanout
             found.blocking += report.blocking
             found.texts += report.notes
@@ -89,12 +92,14 @@ def _read_line(found: Found, line: str, where: str, stacks: dict[Frames, Frames]
         else:
             leak = leak_from_dict(data, stacks)
             is_leak = not data.get("note") and data.get("reason") not in ("snapshot", "done")
+            read.append(leak)
             (found.leaks if is_leak else found.notes).append(leak)
     except RecursionError:
         raise ReadError(f"{where}: nested too deeply") from None
     except ValueError as error:
         raise ReadError(f"{where}: {error}") from None
-    found.processes.add((str(data.get("host")), int(data.get("pid") or 0)))
+    process = (str(data.get("host")), int(data.get("pid") or 0))
+    found.by_process.setdefault(process, []).extend(read)
     found.times.append(str(data.get("time")))
 
 
@@ -116,7 +121,7 @@ def as_text(found: Found, *, color: bool = False) -> str:
 
 def _headline(found: Found) -> str:
     files = "1 file" if found.files == 1 else f"{found.files} files"
-    processes = len(found.processes)
+    processes = len(found.by_process)
     of = "1 process" if processes == 1 else f"{processes} processes"
     beside = findings_counts(found.fanout, found.blocking)
     if not found.leaks:
@@ -142,7 +147,7 @@ def as_json(found: Found, *, color: bool = False) -> str:
     ]
     whole = {
         "schema": 1,
-        "processes": len(found.processes),
+        "processes": len(found.by_process),
         "files": found.files,
         "sites": sites,
         "leaks": [leak.to_dict() for leak in found.leaks],
@@ -200,6 +205,16 @@ def as_speedscope(found: Found, *, color: bool = False) -> str:
     return json.dumps(whole) + "\n"
 
 
+def as_dot(found: Found, *, color: bool = False) -> str:
+    """For Graphviz: who waits for whom, and who created whom; those that are no leaks in grey."""
+    del color
+    leaks = {id(leak) for leak in found.leaks}
+    return dot_of(
+        (graph_of(whole), {leak.serial for leak in whole if id(leak) in leaks})
+        for whole in found.by_process.values()
+    )
+
+
 def _own_frames(leak: Leak) -> Frames:
     """The creation stack without the standard library, if that leaves anything of it."""
     own = tuple(frame for frame in leak._creation if not is_foreign(frame[0]))
@@ -215,4 +230,5 @@ FORMATS: dict[str, Callable[..., Any]] = {
     "json": as_json,
     "collapsed": as_collapsed,
     "speedscope": as_speedscope,
+    "dot": as_dot,
 }

@@ -116,29 +116,26 @@ def of_task(coroutine: Any, threads: dict[int, FrameType]) -> Frames:
     threads: sys._current_frames(), for a task that is running now.
     """
     frames: list[Frame] = []
-    current = coroutine
-    for _ in range(_CHAIN_LIMIT):
-        frame, running, awaited = _look_into(current)
+    for _, frame, running in links(coroutine):
         if running and frame is not None:
             return tuple(frames) + _running_part(frame, threads)
         if frame is not None:
             code = frame.f_code
             line = frame.f_lineno or code.co_firstlineno
             frames.append((code.co_filename, line, code.co_qualname))
-        if awaited is None:
-            break
-        current = awaited
     return tuple(frames)
 
 
-def chain(awaitable: Any) -> Iterator[Any]:
-    """The links of an await chain, outermost first, as far as they are coroutines, generators or
-    the interpreter's wrappers of these."""
+def links(coroutine: Any) -> Iterator[tuple[Any, FrameType | None, bool]]:
+    """A task's await chain, outermost first: (coroutine or generator, its frame or None, whether it
+    runs now)."""
+    current = coroutine
     for _ in range(_CHAIN_LIMIT):
-        if awaitable is None:
+        if current is None:
             return
-        yield awaitable
-        awaitable = _look_into(awaitable)[2]
+        frame, running, awaited = _look_into(current)
+        yield current, frame, running
+        current = awaited
 
 
 def _running_part(outermost: FrameType, threads: dict[int, FrameType]) -> Frames:

@@ -143,7 +143,7 @@ def everything(kinds: Sequence[str], *, native: bool = False) -> list[Leak]:
         found = [Resource(record, context) for record in _core.live(0, mask_of(kinds))]
         living = [it for it in found if is_live(it)]
         samples = sample(living) if native else None
-        return [resource.leak(samples=samples) for resource in living]
+        return [resource.leak(samples=samples, depth="links") for resource in living]
     finally:
         context.forget_frames()
 
@@ -153,7 +153,7 @@ def finished_tasks() -> list[Leak]:
     context = _describe.Context()
     try:
         found = _core.live(0, 1 << TASK, True)
-        return [Resource(record, context).leak(state="done") for record in found]
+        return [Resource(record, context).leak(state="done", depth="name") for record in found]
     finally:
         context.forget_frames()
 
@@ -163,7 +163,7 @@ def stranded_tasks(since: int) -> list[Leak]:
     context = _describe.Context()
     try:
         return [
-            resource.leak(why=why if why else "its loop does not run any more")
+            resource.leak(why=why, otherwise="its loop does not run any more")
             for resource, why in _left(since, TASK, context)
             if not can_move(resource)
         ]
@@ -195,7 +195,9 @@ def holding_exit(since: int, joined: threading.Thread | None = None) -> list[Lea
     context = _describe.Context()
     try:
         return [
-            resource.leak(why="it is not a daemon: Python waits for it before it exits")
+            resource.leak(
+                cause="held-exit", why="it is not a daemon: Python waits for it before it exits"
+            )
             for resource, _ in _left(since, THREAD, context)
             if _is_joined(resource)
             and (
@@ -219,7 +221,9 @@ def holding_loop(since: int, upto: int, loop: Any) -> list[Leak]:
     try:
         for resource, _ in _left(since, TASK, context):
             if resource.serial <= upto and loop_of(resource.object) is loop:
-                held.append(resource.leak(why="it was cancelled, and the end of its loop waits"))
+                held.append(
+                    resource.leak(otherwise="it was cancelled, and the end of its loop waits")
+                )
         for resource, _ in _left(since, THREAD, context):
             run, thread = resource.object, resource.thread
             if _executors.is_busy_for(loop, run, thread, resource.current_frame):
@@ -296,7 +300,7 @@ def _hide(question: Question, found: Found, leak: Leak | Resource) -> bool:
     """Whether an ignore rule hides this (a Leak or a Resource); counts it if so."""
     if not question.rules:
         return False
-    subject = leak.leak() if isinstance(leak, Resource) else leak
+    subject = leak.leak(depth="name") if isinstance(leak, Resource) else leak
     for rule in question.rules:
         if rule.matches(subject):
             found.hidden[rule] = found.hidden.get(rule, 0) + 1

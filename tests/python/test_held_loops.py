@@ -32,7 +32,7 @@ def test_a_cancelled_task_for_which_the_end_waits_longer_than_the_grace(text, pr
     assert "leakguard: 1 leak at loop end (1 task; waited 0." in found.stderr
     assert "created at app.py:12 in main" in found.stderr
     assert "waiting at app.py:7 in stubborn" in found.stderr
-    assert "why: it was cancelled, and the end of its loop waits" in found.stderr
+    assert "why: it was cancelled, and caught that at app.py:8 in stubborn" in found.stderr
 
 
 @pytest.mark.parametrize("text", [ASYNCIO, UVLOOP], ids=["asyncio", "uvloop"])
