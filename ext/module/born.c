@@ -2,6 +2,7 @@
  * their end, told by a weak reference. */
 #include "glue.h"
 
+#include "compat.h"
 #include "epitaph.h"
 
 /* What the callback of a watch knows of the object that was freed: (address, class name). */
@@ -30,11 +31,35 @@ take_destroyed(void *address)
     return is_task ? destroyed_take(address) : NULL;
 }
 
+/* What the collector frees unclosed: it clears weak references before it runs finalizers, with the
+ * object whole and counted (gc.c: handle_weakrefs). One whose last reference went has run its
+ * `__del__` by now, and is told from there. */
+static void
+tell_collected(PyObject *object)
+{
+    lg_record record;
+    if (glue->tracker == NULL || !glue->wants_destroyed || glue->unclosed == NULL
+        || Py_REFCNT(object) <= 0 || LG_IS_FINALIZING()
+        || lg_registry_find(glue->tracker->registry, object, &record) != LG_OK
+        || (glue->unclosed_kinds & LG_KIND_BIT(record.kind)) == 0) {
+        return;
+    }
+    PyObject *tell = Py_NewRef(glue->unclosed);
+    PyObject *result = PyObject_CallOneArg(tell, object);
+    if (result == NULL) {
+        PyErr_Clear();
+        glue->failures++;
+    }
+    Py_XDECREF(result);
+    Py_DECREF(tell);
+}
+
 static PyObject *
 freed(PyObject *known, PyObject *reference)
 {
     PyObject *key = PyTuple_GET_ITEM(known, 0);
     if (glue->state != NULL) {
+        tell_collected(PyLong_AsVoidPtr(key));
         PyObject *destroyed = take_destroyed(PyLong_AsVoidPtr(key));
         glue_death(PyLong_AsVoidPtr(key), describe_freed, known);
         destroyed_tell(destroyed);

@@ -55,7 +55,7 @@ glue_clear(void)
         &glue->own_kinds,  &glue->eager_start,   &glue->qualname,         &glue->func,
         &glue->scope_var,  &glue->current_tasks, &glue->pure_task,        &glue->get_running_loop,
         &glue->pool_marks, &glue->pool_owner,    &glue->thread_type,      &glue->thread_run,
-        &glue->tasks.done, &glue->destroyed,     &glue->describe_process,
+        &glue->tasks.done, &glue->destroyed,     &glue->describe_process, &glue->unclosed,
     };
     for (size_t i = 0; i < Py_ARRAY_LENGTH(owned); i++) {
         Py_CLEAR(*owned[i]);

@@ -150,6 +150,8 @@ typedef struct {
     PyObject *pool_marks;       /* owned: dict whose keys are targets and classes of pool threads */
     PyObject *pool_owner;       /* owned: callable, Thread -> its executor or None */
     PyObject *destroyed;        /* owned: callable, told of tasks freed while pending; or NULL */
+    PyObject *unclosed;         /* owned: callable, given what is collected unclosed; or NULL */
+    unsigned unclosed_kinds;    /* bits of the kinds that it is given */
     bool wants_destroyed;       /* somebody may ask for these */
     PyObject *thread_type;      /* owned: threading.Thread; or NULL while that is not loaded */
     PyObject *thread_run;       /* owned: its `run` */

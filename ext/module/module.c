@@ -105,6 +105,7 @@ uninstall(void)
     glue->tracker = NULL;
     glue->wants_destroyed = false;
     Py_CLEAR(glue->destroyed);
+    Py_CLEAR(glue->unclosed);
     epitaph_free_all(lg_tracker_free(tracker, glue_release_frame, NULL));
     if (glue->state != NULL) {
         PyDict_Clear(glue->state->watches);
@@ -321,6 +322,21 @@ core_set_destroyed(PyObject *module, PyObject *callable)
         return NULL;
     }
     Py_XSETREF(glue->destroyed, Py_NewRef(callable));
+    Py_RETURN_NONE;
+}
+
+/* (callable, bits of kinds) */
+static PyObject *
+core_set_unclosed(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *callable;
+    unsigned int kinds;
+    if (!require_installed() || !PyArg_ParseTuple(args, "OI:set_unclosed", &callable, &kinds)) {
+        return NULL;
+    }
+    Py_XSETREF(glue->unclosed, Py_NewRef(callable));
+    glue->unclosed_kinds = kinds;
     Py_RETURN_NONE;
 }
 
@@ -783,6 +799,8 @@ static PyMethodDef functions[] = {
     {"set_scope_variable", core_set_scope_variable, METH_O, NULL},
     {"set_destroyed", core_set_destroyed, METH_O,
      "set_destroyed(callable): told of tasks that are freed while pending"},
+    {"set_unclosed", core_set_unclosed, METH_VARARGS,
+     "set_unclosed(callable, kinds): given what the collector frees, whole"},
     {"want_destroyed", core_want_destroyed, METH_O, "want_destroyed(whether anybody may ask)"},
     {"count_scopes", core_count_scopes, METH_O, "count_scopes(change)"},
     {"enter_scope", core_enter_scope, METH_O, "enter_scope(number) -> this thread's, before"},

@@ -130,13 +130,31 @@ def _abandon(loop: Any, why: str, *, closed: bool = False) -> None:
         for resource in _lost_with(loop, since, context, at_close=closed)
     ]
     context.forget_frames()
-    takers = _ledger.takers()
     for resource, leak in found:
-        creators = takers.intersection(_core.line(resource.object)) if takers else ()
-        _ledger.abandon(leak, resource.record.scope, frozenset(creators))
+        _keep(resource, leak)
     leaks = [leak for _, leak in found] + _destroyed.take()
     for listener in _listeners if leaks else ():
         listener(leaks)
+
+
+def _keep(resource: _describe.Resource, leak: Leak) -> None:
+    takers = _ledger.takers()
+    creators = takers.intersection(_core.line(resource.object)) if takers else ()
+    _ledger.abandon(leak, resource.record.scope, frozenset(creators))
+
+
+def take_down_unclosed(subject: Any) -> None:
+    """Keep what is about to be freed, and was never closed, for the checks that it was born in."""
+    first = _ledger.oldest() if _core.is_installed() else None
+    record = _core.find(subject) if first is not None else None
+    if first is None or record is None or record.found or record.serial <= first:
+        return
+    if record.serial in _core.line(None) or _ledger.is_abandoned(record.serial):
+        return
+    resource = _describe.Resource(record, _describe.Context())
+    if _verdict.is_left(resource):
+        why = "it was freed before anybody closed it"
+        _keep(resource, resource.leak(state="destroyed", why=why))
 
 
 def _records(since: int, mask: int) -> Iterator[Any]:

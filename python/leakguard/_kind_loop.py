@@ -21,6 +21,7 @@ class _Loop(_resources.Kind):
     def _hook_asyncio(self, module: ModuleType) -> None:
         cls = module.BaseEventLoop
         _resources.see_births(self, cls)
+        _resources.see_destruction(self, cls)
         _core.adopt(self.number, (cls,))
 
     def _hook_uvloop(self, module: ModuleType) -> None:

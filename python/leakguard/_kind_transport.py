@@ -24,10 +24,17 @@ class _Transport(_resources.Kind):
 
     def hook(self) -> None:
         _imports.after("asyncio.transports", self._hook)
+        for module in ("selector_events", "unix_events", "base_subprocess"):
+            _imports.after(f"asyncio.{module}", self._hook_ends)
 
     def _hook(self, module: ModuleType) -> None:
         _resources.see_births(self, module.BaseTransport)
         _core.adopt(self.number, (module.BaseTransport,))
+
+    def _hook_ends(self, module: ModuleType) -> None:
+        own = (it for it in vars(module).values() if isinstance(it, type))
+        ends = (it for it in own if it.__module__ == module.__name__ and "__del__" in vars(it))
+        _resources.see_destruction(self, *(it for it in ends if hasattr(it, "is_closing")))
 
     def is_live(self, subject: Any) -> bool:
         try:

@@ -88,6 +88,7 @@ class Kind:
     lost_at = ""
     """Of a kind that has a loop: `runner close`, where a runner ends what nobody has ended, or
     `loop close`, where it is lost with the loop."""
+    tells_destruction = False
     left_at_exit = False
     """Whether it is a leak at the end of a process; else whoever ends it may do so later."""
     why_lost = ""
@@ -160,6 +161,22 @@ def left_at_exit() -> list[int]:
 def mask_lost(moment: str) -> int:
     """The bits of the kinds that are lost at this moment, of those that somebody has asked for."""
     return sum(1 << kind.number for kind in _loaded.values() if kind.lost_at == moment)
+
+
+def see_destruction(kind: Kind, *classes: Any) -> None:
+    """Have what is freed before it was closed taken down for the checks that it was born in: at
+    its `__del__`, and before that where the garbage collector frees it."""
+    kind.tells_destruction = True
+    for cls in classes:
+        _imports.replace(cls, "__del__", _core.Hook(vars(cls)["__del__"], before=_unclosed))
+    told = (it for it in _loaded.values() if it.tells_destruction)
+    _core.set_unclosed(_unclosed, sum(1 << it.number for it in told))
+
+
+def _unclosed(subject: Any) -> None:
+    from leakguard import _abandoned
+
+    _abandoned.take_down_unclosed(subject)
 
 
 def see_births(kind: Kind, cls: Any) -> None:

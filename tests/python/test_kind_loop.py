@@ -125,3 +125,38 @@ def test_uvloop():
     loop.close()
     leakguard.uninstall()
     assert dict(uvloop.Loop.__dict__) == own
+
+
+def collect():
+    gc.collect()
+
+
+@pytest.mark.parametrize("end", [collect, int], ids=["collector", "last reference"])
+def test_a_loop_that_was_freed_before_it_was_closed_is_a_leak(end):
+    # Its self-pipe's reader, a bound method, makes a cycle of it.
+    with pytest.raises(LeakError) as caught:
+        with leakguard.guard(kinds="loop", grace=0.01), pytest.warns(ResourceWarning):
+            loop = asyncio.new_event_loop()
+            line = inspect.currentframe().f_lineno - 1
+            if end is int:
+                loop._remove_reader(loop._ssock)
+            del loop
+            end()
+    (leak,) = caught.value.report
+    assert (leak.state, leak.site.lineno) == ("destroyed", line)
+    assert leak.why == "it was freed before anybody closed it"
+
+
+def test_a_closed_loop_that_is_freed_is_none():
+    with leakguard.guard(kinds="loop"):
+        asyncio.new_event_loop().close()
+        gc.collect()
+
+
+def test_nothing_is_taken_down_that_no_check_asks_for():
+    leakguard.install(kinds="loop")
+    with pytest.warns(ResourceWarning):
+        asyncio.new_event_loop()
+        gc.collect()
+    with leakguard.guard(kinds="loop"):
+        pass

@@ -1,6 +1,7 @@
 """Transports and servers of asyncio's own loops that nobody closed."""
 
 import asyncio
+import gc
 import socket
 import sys
 
@@ -220,3 +221,24 @@ def test_the_counters_balance():
     counts = leakguard.stats()["transport"]
     assert counts["created"] == counts["ended"] + counts["live"]
     assert counts["created"] >= 1
+
+
+def test_a_transport_that_was_freed_before_it_was_closed_is_a_leak():
+    async def main():
+        left, right = socket.socketpair()
+        with right:
+            transport, _ = await asyncio.get_running_loop().create_connection(
+                asyncio.Protocol, sock=left
+            )
+            lines.append(here() - 3)
+            await asyncio.sleep(0.01)
+            transport.pause_reading()
+            del transport
+            gc.collect()
+
+    lines = []
+    with pytest.raises(LeakError) as caught, pytest.warns(ResourceWarning):
+        with leakguard.guard(kinds="transport", grace=0.01):
+            asyncio.run(main())
+    (leak,) = caught.value.report
+    assert (leak.state, leak.site.lineno) == ("destroyed", lines[0])
