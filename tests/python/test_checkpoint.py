@@ -241,7 +241,8 @@ def test_a_snapshot_of_done_tasks_counts_what_is_still_held_by_site():
 
     report, living, cancelled = asyncio.run(main())
     assert counts == [1, 2, 3]
-    group = report.by_site()[0]
+    # What other tests' tracebacks hold was there before, and has no site.
+    group = next(it for it in report.by_site() if it.site is not None)
     assert (group.kind, group.site.lineno, len(group.leaks)) == ("task", line_of("keep's task"), 3)
     assert {leak.function for leak in group.leaks} == {"answer", "failing"}
     assert {leak.state for leak in report} == {"done"}
