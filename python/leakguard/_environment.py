@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 
@@ -63,6 +64,8 @@ def activate() -> None:
     _abandoned.listen(watch.loop_ended)
     loop_watch = LoopWatch(settings.grace, watch.loop_held_up)
     _abandoned.around_close(loop_watch.begin, loop_watch.end)
+    # Callbacks run in reverse order: of a program's own, all have run by then.
+    atexit.register(watch.after_callbacks)
     # Cannot be taken back; after an end of the tracking it does nothing.
     os.register_at_fork(after_in_child=watch.forked)
     _safely(watch.listen)
@@ -163,20 +166,27 @@ class _Watch:
         finally:
             exit_watch.end()
         _safely(lambda: self._report_alive("exit"))
-        _safely(self._report_rules)
-        if self._settings.witness:
-            _safely(self._report_witness)
         _live_look.stop()
+
+    def after_callbacks(self) -> None:
+        """The last of the exit callbacks: the program's own have run, and weakref.finalize's."""
+        if not self._is_on:
+            return
+        _safely(self._report_left_late)
+        if not self._is_forked:
+            _safely(self._report_rules)
+            if self._settings.witness:
+                _safely(self._report_witness)
 
     def before_exit(self, *_: object) -> None:
         """os._exit: nothing else runs any more."""
         if self._is_on and not self._is_over:
             self._is_over = True
-            self._report_alive("child exit" if self._is_forked else "os._exit")
+            self._report_alive("child exit" if self._is_forked else "os._exit", at_once=True)
 
-    def _report_alive(self, reason: str) -> None:
+    def _report_alive(self, reason: str, *, at_once: bool = False) -> None:
         """What lives on: worth a note, but no leak here."""
-        alive = self._new(_verdict.alive_at_exit(self._mark.serial))
+        alive = self._new(_verdict.alive_at_exit(self._mark.serial, at_once=at_once))
         alive = [leak for leak in alive if leak.kind in self._settings.kinds]
         if alive:
             self._told.update(leak.serial for leak in alive)
@@ -190,6 +200,15 @@ class _Watch:
     def _report_left(self) -> None:
         left = _verdict.left_at_exit(self._mark.serial, self._settings.kinds)
         self._report(self._new(left), reason="shutdown")
+
+    def _report_left_late(self) -> None:
+        late = _verdict.left_at_exit(self._mark.serial, self._settings.kinds, late=True)
+        left = self._new(late)
+        if self._is_forked and left:
+            self._told.update(leak.serial for leak in left)
+            self._output.report(Report(left, reason="child exit"), note=True)
+        else:
+            self._report(left, reason="shutdown")
 
     def _report_held_up(self, waited: float, joined: threading.Thread | None) -> None:
         """The exit waits for threads since `waited` seconds."""
@@ -214,7 +233,7 @@ class _Watch:
 
     def _terminated(self) -> None:
         if self._is_on:
-            alive = _verdict.alive_at_exit(self._mark.serial)
+            alive = _verdict.alive_at_exit(self._mark.serial, at_once=True)
             alive = [leak for leak in alive if leak.kind in self._settings.kinds]
             self._output.report(Report(alive, reason="terminated"))
 

@@ -41,6 +41,7 @@ class Start:
 
 class _Process(_resources.Kind):
     name = "process"
+    left_after_exit = True
 
     def hook(self) -> None:
         _core.hook_processes(_describe)

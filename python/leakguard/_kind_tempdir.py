@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 class _TempDir(_resources.Kind):
     name = "tempdir"
+    left_after_exit = True
 
     def hook(self) -> None:
         _core.hook_tempdirs()

@@ -91,6 +91,8 @@ class Kind:
     tells_destruction = False
     left_at_exit = False
     """Whether it is a leak at the end of a process; else whoever ends it may do so later."""
+    left_after_exit = False
+    """Whether it is one only once all exit callbacks of the program have run."""
     why_lost = ""
     """The why for what is found then."""
 
@@ -156,6 +158,11 @@ def numbered(number: int) -> Kind | None:
 def left_at_exit() -> list[int]:
     """The numbers of the kinds that are leaks at the end of a process, of those asked for."""
     return [kind.number for kind in _loaded.values() if kind.left_at_exit]
+
+
+def left_after_exit() -> list[int]:
+    """Likewise, of what is left when all exit callbacks have run."""
+    return [kind.number for kind in _loaded.values() if kind.left_after_exit]
 
 
 def mask_lost(moment: str) -> int:

@@ -171,13 +171,17 @@ def stranded_tasks(since: int) -> list[Leak]:
         context.forget_frames()
 
 
-def left_at_exit(since: int, kinds: Sequence[str]) -> list[Leak]:
-    """At shutdown: what nobody ends any more, of the kinds beyond tasks and threads."""
+def left_at_exit(since: int, kinds: Sequence[str], *, late: bool = False) -> list[Leak]:
+    """At shutdown: what nobody ends any more, of the kinds beyond tasks and threads.
+
+    late: what is left once all exit callbacks have run, instead.
+    """
     context = _describe.Context()
     chosen = [kind for kind in map(_resources.named, kinds) if kind is not None]
     left = []
     for kind in chosen:
-        for resource, _ in _left(since, kind.number, context) if kind.left_at_exit else ():
+        is_now = kind.left_after_exit if late else kind.left_at_exit
+        for resource, _ in _left(since, kind.number, context) if is_now else ():
             try:
                 if is_left(resource) and not kind.runs(resource.object):
                     left.append(resource.leak(why=kind.why(resource.object)))
@@ -234,12 +238,17 @@ def holding_loop(since: int, upto: int, loop: Any) -> list[Leak]:
         context.forget_frames()
 
 
-def alive_at_exit(since: int) -> list[Leak]:
+def alive_at_exit(since: int, *, at_once: bool = False) -> list[Leak]:
     """What lives on when a process ends: neither the code that runs here, nor the main thread, nor
-    known infrastructure, nor an idle worker of a running loop's default executor."""
+    known infrastructure, nor an idle worker of a running loop's default executor.
+
+    at_once: no exit callback runs any more, so what these could still end is left, too.
+    """
     context = _describe.Context()
     try:
-        kinds = (TASK, THREAD, NATIVE, *_resources.left_at_exit())
+        kinds = [TASK, THREAD, NATIVE, *_resources.left_at_exit()]
+        if at_once:
+            kinds += _resources.left_after_exit()
         found = [pair[0] for kind in kinds for pair in _left(since, kind, context)]
         return [resource.leak() for resource in found if why_left(resource, since) is not None]
     finally:

@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from leakguard import _tracking
+
 LEAKY = """
 import sys, threading, time
 print(sys.argv[1:], __name__)
@@ -98,8 +100,30 @@ def test_doctor_sees_what_it_plants(run):
     assert any("start_new_thread" in line for line in lines)
     assert any("async generator" in line for line in lines)
     assert lines[-1] == "All planted leaks were seen."
+    assert "  process: 1 and 1" in lines
     if sys.version_info >= (3, 12):
         assert "  thread: 1 and 1" in lines
+
+
+def test_doctor_plants_a_leak_of_each_kind_and_sees_its_line(run):
+    lines = run("-m", "leakguard", "doctor").stdout.splitlines()
+    planted = lines[lines.index("Planted leaks:") + 1 :]
+    planted = planted[: planted.index("")]
+    assert len(planted) == len(_tracking.AVAILABLE)
+    for kind, line in zip(_tracking.AVAILABLE, planted, strict=True):
+        assert line.startswith(f"  {kind}: seen, ")
+
+
+def test_doctor_says_so_where_the_line_is_another(program):
+    result = program(
+        "import sys\n"
+        "from leakguard import _doctor\n"
+        "source = _doctor._source().replace('loop()  # planted', 'loop()')\n"
+        "_doctor._source = lambda: source\n"
+        "sys.exit(_doctor.doctor(sys.stdout))\n"
+    )
+    assert "  loop: seen, but NOT at the line that created it" in result.stdout
+    assert result.returncode == 1
 
 
 def test_doctor_ends_with_1_where_a_leak_is_not_seen(program):
