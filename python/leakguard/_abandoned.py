@@ -121,10 +121,10 @@ def _abandon(loop: Any, why: str, *, closed: bool = False) -> None:
     reason: dict[str, Any] = {"otherwise": why}
     if closed:
         reason = {"cause": "loop-closed", "why": why}
-    found = [
-        (resource, resource.leak(state="abandoned", **reason))
-        for resource in _tasks_on(loop, since, context, closed)
-    ]
+    tasks = list(_tasks_on(loop, since, context, closed))
+    if first is not None and not closed:
+        context.find_unreachable(tasks)
+    found = [(resource, resource.leak(state="abandoned", **reason)) for resource in tasks]
     found += [
         (resource, resource.leak(why=resource.own.why_lost))
         for resource in _lost_with(loop, since, context, at_close=closed)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from leakguard._awaits import Waiting
     from leakguard._core import Record
     from leakguard._describe import Resource
+    from leakguard._reach import Reach
 
     Facts = dict[str, Any]
 
@@ -47,9 +48,12 @@ class Cause:
 class Diagnosis:
     """Looks at all live tasks once, and then at each resource that is asked about."""
 
-    def __init__(self, threads: dict[int, FrameType]) -> None:
-        """threads: sys._current_frames()."""
+    def __init__(self, threads: dict[int, FrameType], reach: Reach | None = None) -> None:
+        """threads: sys._current_frames().
+        reach: which tasks wait for ever, as found out before; None where nobody has looked.
+        """
         self.threads = threads
+        self.reach = reach
         self._waits: dict[int, Waiting] = {}
         # By the id of a task. Records, since references to tasks are counted.
         self._records: dict[int, Record] = {}

@@ -10,10 +10,12 @@ from leakguard._report import Creator, Leak
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import FrameType
     from typing import Any
 
     from leakguard._causes import Cause, Diagnosis
+    from leakguard._reach import Reach
 
 TASK = KINDS.index("task")
 THREAD = KINDS.index("thread")
@@ -32,6 +34,7 @@ class Context:
         self._threads: dict[int, FrameType] | None = None
         self._diagnosis: Diagnosis | None = None
         self._has_failed = False
+        self._reach: Reach | None = None
         self.now: int = _core.now()
         self.native_frames = _native.Frames()
         self.memo: dict[str, Any] = {}
@@ -42,6 +45,14 @@ class Context:
         self._diagnosis = None
         self._has_failed = False
 
+    def find_unreachable(self, resources: Iterable[Resource]) -> None:
+        """Where there are tasks among these, find out which wait for ever, for `look_into`. For
+        checks only that somebody asked for: the process stands still meanwhile."""
+        if any(resource.record.kind == TASK for resource in resources):
+            from leakguard import _reach
+
+            self._reach = _reach.of_tasks((Resource,))
+
     def look_into(self, resource: Resource, depth: str) -> Cause | None:
         """The cause and its facts, or with "links" the facts only; None where the program's own
         code raised."""
@@ -50,7 +61,7 @@ class Context:
                 self._has_failed = True
                 from leakguard._causes import Diagnosis
 
-                self._diagnosis = Diagnosis(self.threads)
+                self._diagnosis = Diagnosis(self.threads, self._reach)
             if self._diagnosis is not None:
                 return self._diagnosis.of(resource, is_left=depth == "cause")
         except Exception:

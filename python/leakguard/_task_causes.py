@@ -47,6 +47,12 @@ class Left:
         """Whether a task waits for it."""
         return bool(self.diagnosis.awaited_by(self.resource.object))
 
+    @property
+    def is_unheld(self) -> bool:
+        """Whether it is known that only itself, and tasks that wait for ever, lead to it."""
+        reach = self.diagnosis.reach
+        return reach is not None and self.resource.serial in reach.unheld
+
 
 def _is_loop_closed(left: Left) -> str | None:
     return "its loop is closed" if _has_closed_loop(left.resource.object) else None
@@ -68,6 +74,17 @@ def _is_deadlocked(left: Left) -> str | None:
         what = "" if lock is None else f"a {type(lock).__name__} held by "
         parts.append(f"{name} waits for {what}{other}")
     return f"deadlock: {', '.join(parts)}"
+
+
+def _waits_for_ever(left: Left) -> str | None:
+    reach = left.diagnosis.reach
+    if reach is None:
+        return None
+    if reach.gave_up:
+        left.facts["reachability"] = reach.gave_up
+    if left.resource.serial not in reach.forever:
+        return None
+    return "it waits for ever: nothing that can still run has a way to what it waits for"
 
 
 def _is_blocked_in_executor(left: Left) -> str | None:
@@ -154,7 +171,7 @@ def _is_orphaned(left: Left) -> str | None:
     creator = left.creator
     if creator is None or creator.ended is None or creator.kind != "task" or left.is_awaited:
         return None
-    if left.held > _held_by_asyncio(left.waiting, left.resource.object):
+    if not left.is_unheld and left.held > _held_by_asyncio(left.waiting, left.resource.object):
         return None
     ended = {"returned": "has ended", "raised": "has failed"}.get(creator.ended, "was cancelled")
     return f"its creator, {_creator_text(creator)}, {ended}, and nobody holds or awaits it"
@@ -235,6 +252,7 @@ def _name_of_thread(ident: int) -> str:
 TESTS: tuple[tuple[str, Callable[[Left], str | None]], ...] = (
     ("loop-closed", _is_loop_closed),
     ("deadlock", _is_deadlocked),
+    ("waiting-forever", _waits_for_ever),
     ("blocked-in-executor", _is_blocked_in_executor),
     ("swallowed-cancel", _has_swallowed_cancel),
     ("winding-down", _is_winding_down),

@@ -76,6 +76,7 @@ class Found:
 
     def leaks(self) -> list[Leak]:
         try:
+            self.context.find_unreachable(self.resources)
             samples = sample(self.resources)
             leaks = [
                 resource.leak(why=self.whys.get(resource.serial, ""), samples=samples)

@@ -220,7 +220,7 @@ def test_deadlock(function, sentence, check):
 
 @pytest.mark.parametrize(
     "function",
-    ["in_order", "semaphores_with_room", "condition_and_lock", "first_of_two", "with_timeout"],
+    ["in_order", "semaphores_with_room", "first_of_two", "with_timeout"],
 )
 def test_no_deadlock(function, check):
     report = check("deadlocks", function)
@@ -230,7 +230,11 @@ def test_no_deadlock(function, check):
 
 def test_waiting_for_a_deadlock_is_none(check):
     causes = {leak.name: leak.cause for leak in check("deadlocks", "behind_a_cycle")}
-    assert causes == {"a": "deadlock", "b": "deadlock", "c": "still-running"}
+    assert causes == {"a": "deadlock", "b": "deadlock", "c": "waiting-forever"}
+
+
+def test_no_deadlock_of_a_condition_and_a_lock(check):
+    assert {leak.cause for leak in check("deadlocks", "condition_and_lock")} == {"waiting-forever"}
 
 
 def test_a_long_cycle_is_cut_short(check):
@@ -329,3 +333,49 @@ def test_held_exit(check):
 def test_a_daemon_does_not_hold_the_exit(check):
     leak = only(check("executors", "daemon"), "executors", "does not")
     assert (leak.cause, leak.why) == ("still-running", "")
+
+
+# waiting-forever
+
+FOREVER = "it waits for ever: nothing that can still run has a way to what it waits for"
+
+
+@pytest.mark.parametrize(
+    ("function", "comment", "causes"),
+    [
+        ("own_event", "own event", ["waiting-forever"]),
+        ("held", "held", ["waiting-forever"]),
+        ("full_queue", "puts", ["waiting-forever"]),
+    ],
+)
+def test_waiting_forever(function, comment, causes, check):
+    leak = only(check("waiting", function), "waiting", comment)
+    assert (leak.cause, leak.why) == ("waiting-forever", FOREVER)
+    assert leak.facts["causes"] == causes
+
+
+@pytest.mark.parametrize(("function", "count"), [("each_other", 2), ("chain", 3)])
+def test_waiting_forever_for_one_another(function, count, check):
+    report = check("waiting", function)
+    assert [leak.cause for leak in report] == ["waiting-forever"] * count
+
+
+def test_waiting_forever_at_the_end_of_a_run(check):
+    (leak,) = check("waiting", "at_the_end_of_run")
+    assert (leak.state, leak.cause, leak.why) == ("abandoned", "waiting-forever", FOREVER)
+
+
+@pytest.mark.parametrize(
+    "function", ["global_event", "sleeps", "limited", "returned_event", "set_later"]
+)
+def test_not_waiting_forever(function, check):
+    causes = {leak.name: leak.cause for leak in check("waiting", function)}
+    assert causes["it"] == "still-running"
+
+
+def test_waiting_forever_without_time_says_so(check, monkeypatch):
+    monkeypatch.setenv("TEST_BUDGET", "0")
+    report = check("waiting", "ten_thousand")
+    assert len(report) == 10_000
+    assert report[0].cause == "still-running"
+    assert report[0].facts["reachability"] == "gave up after 0.0 s"

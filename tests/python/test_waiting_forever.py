@@ -27,8 +27,14 @@ def look(*, cancellers=(), timeout=60.0):
     found = _core.waiting_forever((), cancellers, timeout)
     if isinstance(found, str):
         return found
-    names = {record.serial: record.object.get_name() for record in _core.live(0, 1)}
-    return tuple(sorted(names[serial] for serial in serials) for serials in found)
+    names = {record.serial: record.object.get_name() for record in tasks()}
+    return tuple(sorted(names[one] for one in serials if one in names) for serials in found)
+
+
+def tasks():
+    """The records of the tasks of this loop."""
+    loop = asyncio.get_running_loop()
+    return [record for record in _core.live(0, 1) if record.object.get_loop() is loop]
 
 
 def forever(make, **options):
@@ -41,7 +47,7 @@ def forever(make, **options):
             await asyncio.sleep(0)
         result = look(**options)
         del kept
-        for record in _core.live(0, 1):  # 3.14's all_tasks() lacks the pure-Python ones
+        for record in tasks():  # 3.14's all_tasks() lacks the pure-Python ones
             if record.object is not asyncio.current_task():
                 record.object.cancel()
         return result

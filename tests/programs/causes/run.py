@@ -39,6 +39,10 @@ async def main(function, grace):
 
 
 def run(module, name, grace="0.02"):
+    if "TEST_BUDGET" in os.environ:
+        from leakguard import _reach
+
+        _reach.BUDGET = float(os.environ["TEST_BUDGET"])
     function = getattr(importlib.import_module(module), name)
     if inspect.iscoroutinefunction(function):
         asyncio.run(main(function, float(grace)))
