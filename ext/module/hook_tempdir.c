@@ -171,11 +171,19 @@ record(PyThreadState *tstate, PyObject *given)
     return result;
 }
 
+/* Our own event, raised once: another audit hook can keep a new one out, silently (Python/sysmodule.c,
+ * PySys_AddAuditHook). */
+#define HOOKED "leakguard.hooked"
+
 /* Never fails: what an audit hook raises, the program's own call would raise. */
 static int
 see_tempdirs(const char *event, PyObject *args, void *context)
 {
     (void)context;
+    if (!glue->tempdirs_audited && strcmp(event, HOOKED) == 0) {
+        glue->tempdirs_audited = true;
+        return 0;
+    }
     if (event[0] != 't' || !glue->tempdirs_on || strcmp(event, "tempfile.mkdtemp") != 0) {
         return 0;
     }
@@ -207,10 +215,15 @@ core_hook_tempdirs(PyObject *module, PyObject *unused)
         return NULL;
     }
     if (!glue->tempdirs_audited) {
-        if (PySys_AddAuditHook(see_tempdirs, NULL) < 0) {
+        if (PySys_AddAuditHook(see_tempdirs, NULL) < 0 || PySys_Audit(HOOKED, NULL) < 0) {
             return NULL;
         }
-        glue->tempdirs_audited = true;
+    }
+    if (!glue->tempdirs_audited) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "leakguard: another audit hook lets none be added, so temporary "
+                        "directories cannot be seen");
+        return NULL;
     }
     glue->tempdirs_on = true;
     Py_RETURN_NONE;

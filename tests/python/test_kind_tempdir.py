@@ -229,3 +229,29 @@ print(leakguard.stats()["tempdir"]["live"])
 """
     )
     assert result.stdout.splitlines() == ["0", "1"], result.stderr
+
+
+def test_a_process_that_lets_no_audit_hook_in_is_not_said_to_be_clean(program):
+    result = program(
+        """
+import sys
+import leakguard
+
+def refuse(event, arguments):
+    if event == "sys.addaudithook":
+        raise RuntimeError("no more hooks")
+
+sys.addaudithook(refuse)
+try:
+    with leakguard.guard(kinds="tempdir"):
+        pass
+except RuntimeError as error:
+    print(error)
+with leakguard.guard():
+    pass
+"""
+    )
+    assert result.stdout == (
+        "leakguard: another audit hook lets none be added, so temporary directories cannot be "
+        "seen\n"
+    ), result.stderr
