@@ -193,8 +193,9 @@ number_of_original(lg_interposition *interposition, uintptr_t value)
 }
 
 static void
-change_slot(rewriting *pass, const object *in, uintptr_t *slot)
+change_slot(void *context, const object *in, uintptr_t *slot)
 {
+    rewriting *pass = context;
     lg_interposition *interposition = pass->interposition;
     uintptr_t value = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
     int number = number_of_ours(interposition, value);
@@ -219,30 +220,36 @@ change_slot(rewriting *pass, const object *in, uintptr_t *slot)
     interposition->slots += store(&pass->known, slot, ours);
 }
 
+/* Calls `visit` for each GOT entry of `in` that names the function. */
+static void
+visit_slots(const object *in, const char *name,
+            void (*visit)(void *context, const object *in, uintptr_t *slot), void *context)
+{
+    for (int table = 0; table < 2; table++) {
+        size_t first = table == 1 && in->relative <= in->counts[1] ? in->relative : 0;
+        for (size_t i = first; i < in->counts[table]; i++) {
+            const ElfW(Rela) *relocation = &in->tables[table][i];
+            unsigned long type = ELF64_R_TYPE(relocation->r_info);
+            if (type != JUMP_SLOT && type != GLOB_DAT) {
+                continue;
+            }
+            /* An object that defines the function itself wraps it: its own calls are its own. */
+            const ElfW(Sym) *symbol = &in->symbols[ELF64_R_SYM(relocation->r_info)];
+            if (symbol->st_shndx == SHN_UNDEF && strcmp(in->strings + symbol->st_name, name) == 0) {
+                visit(context, in, (uintptr_t *)(in->base + relocation->r_offset));
+            }
+        }
+    }
+}
+
 static int
 change_object(struct dl_phdr_info *info, size_t size, void *context)
 {
     (void)size;
     rewriting *pass = context;
     object in;
-    if (!read_object(info, &in)) {
-        return 0;
-    }
-    for (int table = 0; table < 2; table++) {
-        size_t first = table == 1 && in.relative <= in.counts[1] ? in.relative : 0;
-        for (size_t i = first; i < in.counts[table]; i++) {
-            const ElfW(Rela) *relocation = &in.tables[table][i];
-            unsigned long type = ELF64_R_TYPE(relocation->r_info);
-            if (type != JUMP_SLOT && type != GLOB_DAT) {
-                continue;
-            }
-            /* An object that defines the function itself wraps it: its own calls are its own. */
-            const ElfW(Sym) *symbol = &in.symbols[ELF64_R_SYM(relocation->r_info)];
-            if (symbol->st_shndx == SHN_UNDEF
-                && strcmp(in.strings + symbol->st_name, pass->interposition->name) == 0) {
-                change_slot(pass, &in, (uintptr_t *)(in.base + relocation->r_offset));
-            }
-        }
+    if (read_object(info, &in)) {
+        visit_slots(&in, pass->interposition->name, change_slot, pass);
     }
     return 0;
 }
@@ -350,7 +357,106 @@ lg_interpose_end(lg_interposition *interposition)
     }
 }
 
+/* One function in one object. */
+typedef struct {
+    lg_object_slots *slots;
+    uintptr_t inside;
+    const char *name;
+    uintptr_t replacement;
+    _Atomic(void *) *original;
+    mapping known;
+    bool full;
+} object_pass;
+
+static void
+take_slot(void *context, const object *in, uintptr_t *slot)
+{
+    object_pass *pass = context;
+    lg_object_slots *slots = pass->slots;
+    uintptr_t value = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
+    if (value == pass->replacement) {
+        return;
+    }
+    if (slots->count == LG_INTERPOSE_ENTRIES) {
+        pass->full = true;
+        return;
+    }
+    /* An entry that is not bound yet points into its own object. */
+    bool unbound = value >= in->begin && value < in->end;
+    void *original = unbound ? dlsym(RTLD_DEFAULT, pass->name) : (void *)value;
+    if (original == NULL) {
+        return;
+    }
+    atomic_store(pass->original, original);
+    if (store(&pass->known, slot, pass->replacement)) {
+        slots->slots[slots->count] = slot;
+        slots->values[slots->count++] = value;
+    }
+}
+
+static int
+take_object(struct dl_phdr_info *info, size_t size, void *context)
+{
+    (void)size;
+    object_pass *pass = context;
+    object in;
+    if (!read_object(info, &in) || pass->inside < in.begin || pass->inside >= in.end) {
+        return 0;
+    }
+    visit_slots(&in, pass->name, take_slot, pass);
+    return 1;
+}
+
+lg_status
+lg_interpose_object(lg_object_slots *slots, const void *inside, const char *name,
+                    void (*replacement)(void), _Atomic(void *) *ret_original)
+{
+    object_pass pass = {.slots = slots,
+                        .inside = (uintptr_t)inside,
+                        .name = name,
+                        .replacement = (uintptr_t)replacement,
+                        .original = ret_original};
+    dl_iterate_phdr(take_object, &pass);
+    if (pass.full) {
+        lg_interpose_object_end(slots, replacement);
+        return LG_FULL;
+    }
+    return slots->count != 0 ? LG_OK : LG_NOT_FOUND;
+}
+
+void
+lg_interpose_object_end(lg_object_slots *slots, void (*replacement)(void))
+{
+    mapping known = {0};
+    while (slots->count > 0) {
+        slots->count--;
+        uintptr_t *slot = slots->slots[slots->count];
+        if (__atomic_load_n(slot, __ATOMIC_ACQUIRE) == (uintptr_t)replacement) {
+            store(&known, slot, slots->values[slots->count]);
+        }
+    }
+}
+
 #else
+
+lg_status
+lg_interpose_object(lg_object_slots *slots, const void *inside, const char *name,
+                    void (*replacement)(void), _Atomic(void *) *ret_original)
+{
+    (void)slots;
+    (void)inside;
+    (void)name;
+    (void)replacement;
+    (void)ret_original;
+    return LG_NOT_FOUND;
+}
+
+void
+lg_interpose_object_end(lg_object_slots *slots, void (*replacement)(void))
+{
+    (void)slots;
+    (void)replacement;
+}
 
 lg_status
 lg_interpose_begin(lg_interposition *interposition)

@@ -8,6 +8,7 @@ static struct {
     _Atomic(lg_tracker *) tracker;
     _Atomic(lg_threads *) threads; /* set once, as is the next */
     _Atomic(lg_sampler *) sampler;
+    _Atomic(lg_blocking *) blocking;
     atomic_bool forked;
     bool registered;
     uint64_t last_serial; /* of the parent, at the fork */
@@ -16,6 +17,8 @@ static struct {
 static void
 before_fork(void)
 {
+    lg_blocking_before_fork(atomic_load(&process.blocking));
+    lg_sampler_before_fork(atomic_load(&process.sampler));
     lg_threads_before_fork(atomic_load(&process.threads));
     lg_tracker *tracker = atomic_load(&process.tracker);
     if (tracker != NULL) {
@@ -33,6 +36,8 @@ after_fork_in_parent(void)
         lg_registry_unlock(tracker->registry);
     }
     lg_threads_after_fork_in_parent(atomic_load(&process.threads));
+    lg_sampler_after_fork_in_parent(atomic_load(&process.sampler));
+    lg_blocking_after_fork_in_parent(atomic_load(&process.blocking));
 }
 
 static void
@@ -46,6 +51,8 @@ after_fork_in_child(void)
         atomic_store(&process.forked, true);
     }
     lg_threads_after_fork_in_child(atomic_load(&process.threads));
+    lg_sampler_after_fork_in_child(atomic_load(&process.sampler));
+    lg_blocking_after_fork_in_child(atomic_load(&process.blocking));
 }
 
 lg_status
@@ -80,10 +87,24 @@ lg_process_sampler(void)
     return atomic_load(&process.sampler);
 }
 
-void
+lg_sampler *
 lg_process_set_sampler(lg_sampler *sampler)
 {
-    atomic_store(&process.sampler, sampler);
+    lg_sampler *first = NULL;
+    return atomic_compare_exchange_strong(&process.sampler, &first, sampler) ? sampler : first;
+}
+
+lg_blocking *
+lg_process_blocking(void)
+{
+    return atomic_load(&process.blocking);
+}
+
+lg_blocking *
+lg_process_set_blocking(lg_blocking *blocking)
+{
+    lg_blocking *first = NULL;
+    return atomic_compare_exchange_strong(&process.blocking, &first, blocking) ? blocking : first;
 }
 
 bool

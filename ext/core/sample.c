@@ -1,9 +1,10 @@
 #define _GNU_SOURCE
 #include "leakguard/sample.h"
 
-#if defined(LG_WITH_LIBUNWIND) && defined(__GLIBC__)
+#if defined(__GLIBC__)
 
 #include <errno.h>
+#include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -22,14 +23,19 @@ enum { ASKED = 1, ANSWERING, ANSWERED, STATES };
 
 /* A place is given to one question, named by a ticket: an answer to an older one finds another. */
 typedef struct {
-    _Atomic(int64_t) state; /* ticket * STATES + its state; 0: free */
+    _Atomic(int64_t) state;  /* ticket * STATES + its state; 0: free */
+    lg_sample_answer answer; /* or NULL */
+    void *context;
     uint32_t count;
     uintptr_t frames[LG_NATIVE_DEPTH];
 } place;
 
 struct lg_sampler {
+    pthread_mutex_t lock; /* one caller at a time; held over fork */
     int signal;
     int ticket;
+    lg_sample_answer answer; /* of the present call */
+    void *context;
     sem_t answers;
     place places[PLACES];
 };
@@ -45,7 +51,7 @@ is_cramped(void)
 }
 
 static void
-answer(int number, siginfo_t *info, void *context)
+handle(int number, siginfo_t *info, void *context)
 {
     (void)number;
     int saved = errno;
@@ -57,6 +63,9 @@ answer(int number, siginfo_t *info, void *context)
     if (info->si_code == SI_QUEUE && info->si_pid == getpid()
         && atomic_compare_exchange_strong(&mine->state, &state, ticket + ANSWERING)) {
         mine->count = is_cramped() ? 0 : lg_unwind_signal(context, mine->frames, LG_NATIVE_DEPTH);
+        if (mine->answer != NULL) {
+            mine->answer(mine->context, mine->frames, mine->count);
+        }
         atomic_store(&mine->state, ticket + ANSWERED);
         sem_post(&sampler->answers);
     }
@@ -66,7 +75,7 @@ answer(int number, siginfo_t *info, void *context)
 static bool
 is_ours(const struct sigaction *action)
 {
-    return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == answer;
+    return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == handle;
 }
 
 /* Puts the handler where nobody uses the signal; false where there is no such signal. */
@@ -78,7 +87,7 @@ listen_to(lg_sampler *sampler)
         return true;
     }
     struct sigaction ours = {
-        .sa_sigaction = answer,
+        .sa_sigaction = handle,
         .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK,
     };
     sigfillset(&ours.sa_mask);
@@ -151,6 +160,8 @@ ask(lg_sampler *sampler, int index, lg_sample *sample)
     }
     /* Tickets of one place differ by PLACES, and stay positive. */
     int ticket = sampler->ticket * PLACES + index;
+    its->answer = sampler->answer;
+    its->context = sampler->context;
     atomic_store(&its->state, (int64_t)ticket * STATES + ASKED);
     siginfo_t info = {.si_code = SI_QUEUE, .si_pid = getpid(), .si_uid = getuid()};
     info.si_signo = sampler->signal;
@@ -176,7 +187,7 @@ take(place *its, lg_sample *sample)
         struct timespec pause = {.tv_nsec = 50000};
         nanosleep(&pause, NULL);
     }
-    sample->result = its->count != 0 ? LG_SAMPLE_DONE : LG_SAMPLE_SILENT;
+    sample->result = its->count != 0 || its->answer != NULL ? LG_SAMPLE_DONE : LG_SAMPLE_SILENT;
     sample->count = its->count;
     memcpy(sample->frames, its->frames, its->count * sizeof(*its->frames));
     atomic_store(&its->state, 0);
@@ -219,18 +230,43 @@ sample_some(lg_sampler *sampler, lg_sample *samples, int count, const struct tim
     return complete;
 }
 
-lg_status
-lg_sample_threads(lg_sample *samples, size_t count, int64_t timeout)
+/* The process's sampler, made at the first call; NULL where memory ran out. Any thread. */
+static lg_sampler *
+get_sampler(void)
 {
     lg_sampler *sampler = lg_process_sampler();
-    if (sampler == NULL) {
-        sampler = calloc(1, sizeof(*sampler));
-        if (sampler == NULL) {
-            return LG_NO_MEMORY;
-        }
-        sem_init(&sampler->answers, 0, 0);
-        lg_process_set_sampler(sampler);
+    if (sampler != NULL) {
+        return sampler;
     }
+    sampler = calloc(1, sizeof(*sampler));
+    if (sampler == NULL) {
+        return NULL;
+    }
+    sem_init(&sampler->answers, 0, 0);
+    pthread_mutex_init(&sampler->lock, NULL);
+    lg_sampler *first = lg_process_set_sampler(sampler);
+    if (first != sampler) {
+        pthread_mutex_destroy(&sampler->lock);
+        sem_destroy(&sampler->answers);
+        free(sampler);
+    }
+    return first;
+}
+
+static struct timespec
+deadline_in(int64_t timeout)
+{
+    struct timespec deadline;
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    int64_t nanoseconds = deadline.tv_nsec + timeout;
+    deadline.tv_sec += (time_t)(nanoseconds / 1000000000);
+    deadline.tv_nsec = (long)(nanoseconds % 1000000000);
+    return deadline;
+}
+
+static lg_status
+sample_all(lg_sampler *sampler, lg_sample *samples, size_t count, int64_t timeout)
+{
     if (!listen_to(sampler)) {
         return LG_NOT_FOUND;
     }
@@ -239,11 +275,7 @@ lg_sample_threads(lg_sample *samples, size_t count, int64_t timeout)
     bool complete = true;
     for (size_t done = 0; done < count; done += PLACES) {
         size_t rest = count - done;
-        struct timespec deadline;
-        clock_gettime(CLOCK_MONOTONIC, &deadline);
-        int64_t nanoseconds = deadline.tv_nsec + timeout;
-        deadline.tv_sec += (time_t)(nanoseconds / 1000000000);
-        deadline.tv_nsec = (long)(nanoseconds % 1000000000);
+        struct timespec deadline = deadline_in(timeout);
         complete &=
             sample_some(sampler, samples + done, rest < PLACES ? (int)rest : PLACES, &deadline);
     }
@@ -251,6 +283,67 @@ lg_sample_threads(lg_sample *samples, size_t count, int64_t timeout)
         stop_listening(sampler);
     }
     return LG_OK;
+}
+
+static lg_status
+sample_with(lg_sample_answer answer, void *context, lg_sample *samples, size_t count,
+            int64_t timeout)
+{
+    lg_sampler *sampler = get_sampler();
+    if (sampler == NULL) {
+        return LG_NO_MEMORY;
+    }
+    pthread_mutex_lock(&sampler->lock);
+    sampler->answer = answer;
+    sampler->context = context;
+    lg_status status = sample_all(sampler, samples, count, timeout);
+    pthread_mutex_unlock(&sampler->lock);
+    return status;
+}
+
+lg_status
+lg_sample_threads(lg_sample *samples, size_t count, int64_t timeout)
+{
+    if (lg_unwind_version() == NULL) {
+        return LG_NOT_FOUND;
+    }
+    return sample_with(NULL, NULL, samples, count, timeout);
+}
+
+lg_status
+lg_sample_ask(pid_t tid, lg_sample_answer answer, void *context, int64_t timeout,
+              lg_sample_result *ret_result)
+{
+    lg_sample sample = {.tid = tid};
+    lg_status status = sample_with(answer, context, &sample, 1, timeout);
+    if (status == LG_OK) {
+        *ret_result = sample.result;
+    }
+    return status;
+}
+
+void
+lg_sampler_before_fork(lg_sampler *sampler)
+{
+    if (sampler != NULL) {
+        pthread_mutex_lock(&sampler->lock);
+    }
+}
+
+void
+lg_sampler_after_fork_in_parent(lg_sampler *sampler)
+{
+    if (sampler != NULL) {
+        pthread_mutex_unlock(&sampler->lock);
+    }
+}
+
+void
+lg_sampler_after_fork_in_child(lg_sampler *sampler)
+{
+    if (sampler != NULL) {
+        pthread_mutex_init(&sampler->lock, NULL);
+    }
 }
 
 #else
@@ -262,6 +355,36 @@ lg_sample_threads(lg_sample *samples, size_t count, int64_t timeout)
     (void)count;
     (void)timeout;
     return LG_NOT_FOUND;
+}
+
+lg_status
+lg_sample_ask(pid_t tid, lg_sample_answer answer, void *context, int64_t timeout,
+              lg_sample_result *ret_result)
+{
+    (void)tid;
+    (void)answer;
+    (void)context;
+    (void)timeout;
+    (void)ret_result;
+    return LG_NOT_FOUND;
+}
+
+void
+lg_sampler_before_fork(lg_sampler *sampler)
+{
+    (void)sampler;
+}
+
+void
+lg_sampler_after_fork_in_parent(lg_sampler *sampler)
+{
+    (void)sampler;
+}
+
+void
+lg_sampler_after_fork_in_child(lg_sampler *sampler)
+{
+    (void)sampler;
 }
 
 #endif

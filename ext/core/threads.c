@@ -23,6 +23,7 @@ enum { DYING = 1024 };
 typedef struct {
     lg_thread *thread; /* NULL where it was not created through us; then the struct is the heap's */
     bool creating;     /* a wrapper below ours comes back to us: the inner call passes through */
+    bool own;          /* the thread that is created now is leakguard's: it gets no record */
 } local_state;
 
 struct lg_thread {
@@ -255,7 +256,10 @@ announce(lg_threads *threads, const local_state *local, lg_thread *thread, const
     lg_thread_caller caller = {0};
     uintptr_t addresses[LG_NATIVE_DEPTH];
     lg_frame native[LG_NATIVE_DEPTH];
-    threads->config.describe(threads->config.context, thread, &caller);
+    caller.claimed = local->own;
+    if (!local->own) {
+        threads->config.describe(threads->config.context, thread, &caller);
+    }
     if (caller.creator == NULL && local->thread != NULL && local->thread->recorded) {
         caller.creator = local->thread;
     }
@@ -332,6 +336,21 @@ ENTRY(4)
 ENTRY(5)
 ENTRY(6)
 ENTRY(7)
+
+int
+lg_threads_create_own(pthread_t *handle, void *(*start)(void *), void *argument)
+{
+    lg_threads *threads = lg_process_threads();
+    local_state *local = threads != NULL && atomic_load(&threads->on) ? own_local(threads) : NULL;
+    if (local != NULL) {
+        local->own = true;
+    }
+    int result = pthread_create(handle, NULL, start, argument);
+    if (local != NULL) {
+        local->own = false;
+    }
+    return result;
+}
 
 static lg_threads *
 new_threads(void)

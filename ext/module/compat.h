@@ -18,6 +18,8 @@
 #define LG_FRAME_HEADER "internal/pycore_frame.h"
 #define LG_CURRENT_FRAME(tstate) ((tstate)->cframe->current_frame)
 #define LG_FRAME_CODE(frame) ((frame)->f_code)
+#define LG_FRAME_CODE_FIELD f_code
+#define LG_FRAME_CODE_TAGS 0
 #define LG_FRAME_INSTRUCTION(frame) ((frame)->prev_instr)
 #define LG_FRAME_IS_PYTHON(frame) 1
 /* The code of a coroutine, borrowed. Here wait_for() has a task of its own for what it waits for,
@@ -30,6 +32,8 @@
 #define LG_FRAME_HEADER "internal/pycore_frame.h"
 #define LG_CURRENT_FRAME(tstate) ((tstate)->cframe->current_frame)
 #define LG_FRAME_CODE(frame) ((frame)->f_code)
+#define LG_FRAME_CODE_FIELD f_code
+#define LG_FRAME_CODE_TAGS 0
 #define LG_FRAME_INSTRUCTION(frame) ((frame)->prev_instr)
 #define LG_FRAME_IS_PYTHON(frame) ((frame)->owner < FRAME_OWNED_BY_CSTACK)
 
@@ -38,6 +42,8 @@
 #define LG_FRAME_HEADER "internal/pycore_frame.h"
 #define LG_CURRENT_FRAME(tstate) ((tstate)->current_frame)
 #define LG_FRAME_CODE(frame) _PyFrame_GetCode(frame)
+#define LG_FRAME_CODE_FIELD f_executable
+#define LG_FRAME_CODE_TAGS 0
 #define LG_FRAME_INSTRUCTION(frame) ((frame)->instr_ptr)
 #define LG_FRAME_IS_PYTHON(frame) ((frame)->owner < FRAME_OWNED_BY_CSTACK)
 #define LG_HAVE_REFERENCE_TRACER 1
@@ -48,6 +54,8 @@
 #define LG_TSTATE_HEADER "internal/pycore_tstate.h"
 #define LG_CURRENT_FRAME(tstate) ((tstate)->current_frame)
 #define LG_FRAME_CODE(frame) _PyFrame_GetCode(frame)
+#define LG_FRAME_CODE_FIELD f_executable
+#define LG_FRAME_CODE_TAGS 3 /* Include/internal/pycore_stackref.h: Py_TAG_BITS */
 #define LG_FRAME_INSTRUCTION(frame) ((frame)->instr_ptr)
 #define LG_FRAME_IS_PYTHON(frame) ((frame)->owner < FRAME_OWNED_BY_INTERPRETER)
 #define LG_HAVE_REFERENCE_TRACER 1

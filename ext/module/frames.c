@@ -1,5 +1,13 @@
+#define _GNU_SOURCE
 #define Py_BUILD_CORE 1
 #include "frames.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include "compat.h"
 
@@ -118,6 +126,148 @@ frames_visit_borrowed(PyObject *object, visitproc visit, void *context)
     (void)object;
     (void)visit;
     (void)context;
+}
+
+#endif
+
+#ifdef __linux__
+
+/* Copies memory that may not be there. The kernel copies; where a sandbox forbids that call, the
+ * kernel is asked by one that fails before it does anything (`how` is no valid one), and tells
+ * EFAULT for what cannot be read. */
+static bool
+copy(void *to, const void *from, size_t size)
+{
+    struct iovec local = {to, size};
+    struct iovec remote = {(void *)from, size};
+    long copied = syscall(SYS_process_vm_readv, (long)getpid(), &local, 1L, &remote, 1L, 0L);
+    if (copied >= 0 || (errno != EPERM && errno != ENOSYS)) {
+        return copied == (long)size;
+    }
+    const char *ends[] = {from, (const char *)from + (size > 8 ? size - 8 : 0)};
+    for (int i = 0; i < 2; i++) {
+        if (syscall(SYS_rt_sigprocmask, ~0L, ends[i], NULL, 8L) == 0 || errno == EFAULT) {
+            return false;
+        }
+    }
+    memcpy(to, from, size);
+    return true;
+}
+
+/* Whether this is a living object of the type. In freed memory the allocator's link, an address,
+ * stands in place of the reference count. */
+static bool
+is_alive(const PyObject *head, const PyTypeObject *type)
+{
+    uint64_t count;
+    memcpy(&count, head, sizeof(count));
+    return (uint32_t)count != 0 && (count & UINT64_C(0x0000FFFF00000000)) == 0
+           && head->ob_type == type;
+}
+
+/* The characters of a str into the dump; a str that is none gives none. */
+static struct frames_text
+take_text(frames_dump *dump, const PyObject *string)
+{
+    enum { LONGEST = 1024 };
+    PyCompactUnicodeObject head;
+    struct frames_text text = {.at = dump->used, .kind = PyUnicode_1BYTE_KIND};
+    if (string == NULL || !copy(&head, string, sizeof(PyASCIIObject))
+        || !is_alive((PyObject *)&head, &PyUnicode_Type) || !head._base.state.compact) {
+        return text;
+    }
+    size_t start = head._base.state.ascii ? sizeof(PyASCIIObject) : sizeof(head);
+    size_t kind = head._base.state.kind;
+    size_t length = (size_t)head._base.length;
+    length = length < LONGEST ? length : LONGEST;
+    size_t aligned = (dump->used + 3u) & ~3u;
+    if (aligned + length * kind > FRAMES_BYTES
+        || !copy(dump->bytes + aligned, (const char *)string + start, length * kind)) {
+        return text;
+    }
+    dump->used = (uint32_t)(aligned + length * kind);
+    return (struct frames_text){(uint32_t)aligned, (uint32_t)length, (int)kind};
+}
+
+/* The code object of a frame, of which `frame` is a copy, into `ret_head`; NULL where it is none. */
+static PyCodeObject *
+take_code(const struct _PyInterpreterFrame *frame, PyCodeObject *ret_head)
+{
+    uintptr_t word = 0;
+    memcpy(&word, &frame->LG_FRAME_CODE_FIELD, sizeof(word));
+    PyCodeObject *code = (PyCodeObject *)(word & ~(uintptr_t)LG_FRAME_CODE_TAGS);
+    bool found = code != NULL && copy(ret_head, code, sizeof(*ret_head))
+                 && is_alive((PyObject *)ret_head, &PyCode_Type);
+    return found ? code : NULL;
+}
+
+static void
+take_frame(frames_dump *dump, const struct _PyInterpreterFrame *frame, PyCodeObject *code,
+           const PyCodeObject *head)
+{
+    ptrdiff_t offset = (const char *)LG_FRAME_INSTRUCTION(frame) - (const char *)_PyCode_CODE(code);
+    int line = head->co_firstlineno;
+    if (offset >= 0 && offset < Py_SIZE(head) * (Py_ssize_t)sizeof(_Py_CODEUNIT)) {
+        int found = PyCode_Addr2Line(code, (int)offset);
+        line = found > 0 ? found : line;
+    }
+    struct frames_taken *taken = &dump->frames[dump->count++];
+    taken->line = line;
+    taken->file = take_text(dump, head->co_filename);
+    taken->function = take_text(dump, head->co_qualname);
+}
+
+void
+frames_take_down(PyThreadState *tstate, frames_mark loop, frames_dump *dump)
+{
+    enum { DEEPEST = 100000 };
+    struct _PyInterpreterFrame frame;
+    dump->count = dump->used = 0;
+    dump->coroutine_at = FRAMES_TAKEN;
+    dump->truncated = false;
+    dump->coroutine = dump->task = NULL;
+#ifdef LG_RUNNING_TASK
+    dump->task = LG_RUNNING_TASK(tstate);
+#endif
+    const struct _PyInterpreterFrame *at = LG_CURRENT_FRAME(tstate);
+    for (int depth = 0; at != NULL && depth < DEEPEST; at = frame.previous, depth++) {
+        if (!copy(&frame, at, offsetof(struct _PyInterpreterFrame, localsplus))) {
+            break;
+        }
+        if (!LG_FRAME_IS_PYTHON(&frame)) {
+            continue;
+        }
+        if (at == loop.at || at == loop.before) {
+            break;
+        }
+        PyCodeObject head;
+        PyCodeObject *code = take_code(&frame, &head);
+        if (code == NULL) {
+            continue;
+        }
+        if (frame.owner == FRAME_OWNED_BY_GENERATOR
+            && (head.co_flags & (CO_COROUTINE | CO_ITERABLE_COROUTINE)) != 0) {
+            dump->coroutine = (const char *)at - offsetof(PyGenObject, gi_iframe);
+            dump->coroutine_at = dump->count;
+        }
+        if (dump->count == FRAMES_TAKEN) {
+            dump->truncated = true;
+        }
+        else {
+            take_frame(dump, &frame, code, &head);
+        }
+    }
+}
+
+#else
+
+void
+frames_take_down(PyThreadState *tstate, frames_mark loop, frames_dump *dump)
+{
+    (void)tstate;
+    (void)loop;
+    dump->count = 0;
+    dump->coroutine = dump->task = NULL;
 }
 
 #endif

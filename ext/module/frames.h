@@ -3,6 +3,7 @@
 #define LG_FRAMES_H
 
 #include <Python.h>
+#include <stdbool.h>
 
 #include "leakguard/depot.h"
 
@@ -34,5 +35,32 @@ frames_running_task(PyThreadState *tstate, PyObject **ret_loop, int *ret_known);
  * 3.14 on tp_traverse shows these too, and only the collector can tell them. */
 void
 frames_visit_borrowed(PyObject *object, visitproc visit, void *context);
+
+enum { FRAMES_TAKEN = 64, FRAMES_BYTES = 16384 };
+
+/* A Python stack as plain data, taken where no object may be touched. Innermost first. */
+typedef struct {
+    uint32_t count;
+    bool truncated;
+    const void *coroutine; /* the outermost one that the loop runs: an address only; or NULL */
+    uint32_t coroutine_at; /* its frame; FRAMES_TAKEN where that is not among them */
+    const void *task;      /* likewise the running task, where the thread state knows it (3.14+) */
+    struct frames_taken {
+        int line;
+        struct frames_text {
+            uint32_t at, length; /* characters of `kind` bytes in `bytes` */
+            int kind;
+        } file, function;
+    } frames[FRAMES_TAKEN];
+    uint32_t used;
+    unsigned char bytes[FRAMES_BYTES];
+} frames_dump;
+
+/* Takes down the stack of the calling thread, whose thread state is `tstate`, down to where its loop
+ * began. For a signal handler, at any moment: what is read may be half made, so each read asks the
+ * kernel first, and each object must look like what it should be. No lock, no allocation, no
+ * reference. (Python/traceback.c's dump_frame and faulthandler read the same, without asking.) */
+void
+frames_take_down(PyThreadState *tstate, frames_mark loop, frames_dump *dump);
 
 #endif

@@ -9,6 +9,14 @@
 
 glue_context *glue;
 
+/* The thread ends. */
+static void
+end_local(void *specific)
+{
+    blocking_loop_end(specific);
+    free(specific);
+}
+
 static int
 make_context(void)
 {
@@ -17,7 +25,7 @@ make_context(void)
         PyErr_NoMemory();
         return -1;
     }
-    if (pthread_key_create(&context->local, free) != 0) {
+    if (pthread_key_create(&context->local, end_local) != 0) {
         free(context);
         PyErr_SetString(PyExc_RuntimeError, "leakguard: no thread-local storage left");
         return -1;
@@ -110,8 +118,8 @@ glue_current_thread(void)
 
 /* The running loop, borrowed. Where the loop was running already when the hook was put in, asyncio
  * is asked (it returns None, and raises nothing, where no loop runs). */
-static PyObject *
-running_loop(void)
+PyObject *
+glue_running_loop(void)
 {
     thread_local_state *local = pthread_getspecific(glue->local);
     if (local != NULL && local->loop_epoch == glue->epoch) {
@@ -141,7 +149,7 @@ glue_current_task(PyThreadState *tstate)
         return task;
     }
     if (!known) {
-        loop = running_loop();
+        loop = glue_running_loop();
     }
     if (loop == NULL) {
         return NULL;

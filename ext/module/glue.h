@@ -16,12 +16,16 @@
 #include <time.h>
 
 #include "frames.h"
+#include "leakguard/blocking.h"
+#include "leakguard/interpose.h"
 #include "leakguard/threads.h"
 #include "leakguard/tracker.h"
 
 #define LG_MAX_STACK_DEPTH 1024
 
-/* What the glue knows of one thread; freed by the system when the thread ends. */
+typedef struct loop_watch loop_watch; /* hook_blocking.c */
+
+/* What the glue knows of one thread; freed when the thread ends. */
 typedef struct {
     const void *record;  /* key of the thread's own record: compared, never followed */
     uint64_t epoch;      /* the installation that `record` belongs to */
@@ -31,6 +35,8 @@ typedef struct {
     uint32_t scope;      /* the block that was entered here last and is open, 0 for none */
     PyObject *starting;  /* borrowed: the ThreadRun whose native thread is about to be created */
     uint32_t popened; /* the witness's session in which a Popen was announced here, and not begun */
+    loop_watch *watch;   /* owned: of that loop, while blocking is watched for; or NULL */
+    uint64_t asked;      /* the generation of lg_blocking in which `watch` was decided */
 } thread_local_state;
 
 typedef struct {
@@ -79,6 +85,9 @@ typedef struct {
     bool on;
 } asyncgen_hook;
 
+/* What asyncio's loops wait in. */
+enum { SELECT_EPOLL, SELECT_POLL, SELECT_DEVPOLL, SELECT_KQUEUE, SELECT_SELECT, SELECTORS };
+
 enum { START_NEW_THREAD, START_NEW, START_JOINABLE_THREAD, THREAD_STARTS };
 
 typedef enum {
@@ -123,6 +132,12 @@ typedef struct {
         uint64_t popened;                   /* announced by Popen, and not begun yet */
         uint32_t session;
     } witness;
+    struct {
+        PyObject *listener; /* owned; NULL while nobody asks */
+        method_hook selectors[SELECTORS];
+        lg_object_slots slots; /* of uvloop */
+        _Atomic(void *) epoll_pwait;
+    } blocking;
     struct native_texts *texts; /* owned: of frames that created native threads; never freed */
     uint64_t failures;          /* hooks that could not do their work, whatever the reason */
 
@@ -192,6 +207,10 @@ glue_local(void);
 uint64_t
 glue_birth(PyThreadState *tstate, lg_kind kind, const void *object, const void *creator,
            bool *ret_known);
+
+/* The loop that runs in this thread, borrowed, or NULL. */
+PyObject *
+glue_running_loop(void);
 
 /* Who creates here, and for which scope: the running task, else the current thread; borrowed, NULL
  * and 0 for none. */
@@ -267,6 +286,8 @@ slot_wrapper(PyTypeObject *type, const char *name);
 int
 method_replace(method_hook *hook, PyObject *owner, const char *name, int flags,
                PyCFunction replacement, bool optional);
+int
+method_replace_entry(method_hook *hook, PyMethodDef *entry, int flags, PyCFunction replacement);
 void
 method_put_back(method_hook *hook, PyCFunction replacement);
 bool
@@ -340,6 +361,33 @@ void
 unhook_loops(void);
 bool
 hook_loops_is_on(void);
+
+/* hook_blocking.c. A loop begins or ends to run in this thread, told by hook_loop.c. */
+void
+blocking_loop_begin(thread_local_state *local, PyThreadState *tstate, PyObject *loop);
+void
+blocking_loop_end(thread_local_state *local);
+/* Takes over where asyncio (`select`) or uvloop (`uvloop.loop`) waits, until the stop. -1 with an
+ * exception. */
+int
+hook_select(PyObject *module);
+int
+hook_uvloop(PyObject *module);
+/* Begins, or changes the bound (seconds) and the listener, which is called with each block as a
+ * tuple. -1 with an exception. `stop` puts back all that is still ours. */
+int
+blocking_start(double bound, PyObject *listener);
+void
+blocking_stop(void);
+/* What this thread's loop did until now counts by itself; the present moment, as blocks have it. */
+int64_t
+blocking_enter(void);
+/* Whether what runs in this thread from here on is leakguard's own. */
+void
+blocking_exempt(bool exempt);
+/* The names of what is hooked. */
+PyObject *
+blocking_hooks(void);
 
 /* capi.c: what include/leakguard/leakguard.h declares. NULL with an exception. */
 PyObject *

@@ -20,6 +20,12 @@ hook_set_running_loop(PyObject *module, PyObject *loop)
             local->loop = runs ? frames_here(tstate) : (frames_mark){NULL, NULL};
             local->running = runs ? loop : NULL;
             local->loop_epoch = glue->epoch;
+            if (runs) {
+                blocking_loop_begin(local, tstate, loop);
+            }
+            else {
+                blocking_loop_end(local);
+            }
         }
     }
     return glue->set_running_loop.original(module, loop);

@@ -196,6 +196,10 @@ hook_natives(PyObject *known)
         }
         status = lg_threads_know((pid_t)tid);
     }
+    pid_t watcher = lg_blocking_watcher();
+    if (status == LG_OK && watcher != 0) {
+        status = lg_threads_know(watcher);
+    }
     if (status != LG_OK) {
         lg_threads_stop();
         PyErr_NoMemory();

@@ -96,6 +96,7 @@ uninstall(void)
     unhook_natives();
     unhook_processes();
     unhook_tempdirs();
+    blocking_stop();
     terminate_disarm();
     if (tracker == NULL) {
         return;
@@ -248,6 +249,88 @@ core_native_samples(PyObject *module, PyObject *args)
         return NULL;
     }
     return native_samples(tids, timeout);
+}
+
+/* (seconds, listener) */
+static PyObject *
+core_blocking_start(PyObject *module, PyObject *args)
+{
+    (void)module;
+    double bound;
+    PyObject *listener;
+    if (!require_installed() || !PyArg_ParseTuple(args, "dO:blocking_start", &bound, &listener)
+        || blocking_start(bound, listener) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_blocking_stop(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    if (is_here()) {
+        blocking_stop();
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_hook_select(PyObject *module, PyObject *select)
+{
+    (void)module;
+    if (!require_installed() || hook_select(select) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_hook_uvloop(PyObject *module, PyObject *loops)
+{
+    (void)module;
+    if (!require_installed() || hook_uvloop(loops) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_blocking_enter(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return require_installed() ? PyLong_FromLongLong(blocking_enter()) : NULL;
+}
+
+static PyObject *
+core_blocking_exempt(PyObject *module, PyObject *exempt)
+{
+    (void)module;
+    if (is_here()) {
+        blocking_exempt(exempt == Py_True);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_blocking_resume(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    lg_blocking_resume();
+    Py_RETURN_NONE;
+}
+
+/* (kernel id of the watcher or 0, names of what is hooked) */
+static PyObject *
+core_blocking_state(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    PyObject *hooks = is_here() ? blocking_hooks() : PyList_New(0);
+    return hooks != NULL ? Py_BuildValue("iN", (int)lg_blocking_watcher(), hooks) : NULL;
 }
 
 static PyObject *
@@ -792,6 +875,17 @@ static PyMethodDef functions[] = {
      "native_symbol(address) -> (function, offset, module, offset in the module)"},
     {"native_samples", core_native_samples, METH_VARARGS,
      "native_samples(kernel ids, seconds) -> id -> native frames or a word"},
+    {"blocking_start", core_blocking_start, METH_VARARGS, "blocking_start(seconds, listener)"},
+    {"blocking_stop", core_blocking_stop, METH_NOARGS, NULL},
+    {"hook_select", core_hook_select, METH_O, "hook_select(select)"},
+    {"hook_uvloop", core_hook_uvloop, METH_O, "hook_uvloop(uvloop.loop)"},
+    {"blocking_enter", core_blocking_enter, METH_NOARGS,
+     "what this thread's loop did until now counts by itself; the moment, in nanoseconds"},
+    {"blocking_exempt", core_blocking_exempt, METH_O,
+     "blocking_exempt(True): what runs in this thread from here on is leakguard's own"},
+    {"blocking_resume", core_blocking_resume, METH_NOARGS, "in the parent, after a fork"},
+    {"blocking_state", core_blocking_state, METH_NOARGS,
+     "(kernel id of the watcher or 0, names of what is hooked)"},
     {"own_kinds", core_own_kinds, METH_NOARGS, "kinds that other extensions added, in order"},
     {"resource_info", core_resource_info, METH_O, "resource_info(object) -> (name, state or None)"},
     {"hooks", core_hooks, METH_NOARGS, "which hooks are on"},

@@ -43,4 +43,21 @@ lg_interpose_begin(lg_interposition *interposition);
 void
 lg_interpose_end(lg_interposition *interposition);
 
+/* The entries of one function in one object only: an object that is never unloaded. */
+typedef struct {
+    uintptr_t *slots[LG_INTERPOSE_ENTRIES];
+    uintptr_t values[LG_INTERPOSE_ENTRIES]; /* what stood there */
+    size_t count;
+} lg_object_slots;
+
+/* Has the object that holds the address `inside` call `replacement` for `name`. *ret_original (set
+ * before the first entry) is what its entries led to. LG_NOT_FOUND, LG_FULL. `slots`: zeroed. */
+lg_status
+lg_interpose_object(lg_object_slots *slots, const void *inside, const char *name,
+                    void (*replacement)(void), _Atomic(void *) *ret_original);
+
+/* Puts back what is still `replacement`. */
+void
+lg_interpose_object_end(lg_object_slots *slots, void (*replacement)(void));
+
 #endif

@@ -1,8 +1,8 @@
 /* The process context: which tracker serves this process, and what happens to it at fork.
  *
  * Hooks and pthread_atfork handlers get no context argument, hence one file-scope pointer here.
- * Before a fork the forking thread takes the locks of threads, registry and depot, in this order; the
- * parent gives them back; the child makes them anew and notes that it is a child. What the other
+ * Before a fork the forking thread ends the loops' watcher, and takes the locks of blocking, sampler,
+ * threads, registry and depot, in this order; the parent gives them back; the child makes them anew and notes that it is a child. What the other
  * threads left behind is removed at the child's first lg_process_after_fork, which the binding
  * calls when it is safe to.
  */
@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 
+#include "leakguard/blocking.h"
 #include "leakguard/sample.h"
 #include "leakguard/threads.h"
 #include "leakguard/tracker.h"
@@ -27,11 +28,18 @@ lg_process_threads(void);
 void
 lg_process_set_threads(lg_threads *threads);
 
-/* Likewise the process's sampler, which its signal handler needs. */
+/* Likewise the process's sampler, which its signal handler needs. `set` returns the one that was
+ * first. */
 lg_sampler *
 lg_process_sampler(void);
-void
+lg_sampler *
 lg_process_set_sampler(lg_sampler *sampler);
+
+/* Likewise what watches the event loops. */
+lg_blocking *
+lg_process_blocking(void);
+lg_blocking *
+lg_process_set_blocking(lg_blocking *blocking);
 
 /* True in a forked child until lg_process_after_fork has run. One load: for the hot path. */
 bool

@@ -78,6 +78,10 @@ lg_threads_slots(size_t *ret_changed, size_t *ret_left_alone);
 lg_status
 lg_threads_know(pid_t tid);
 
+/* Creates a thread of leakguard's own: no record is made of it. As pthread_create. */
+int
+lg_threads_create_own(pthread_t *handle, void *(*start)(void *), void *argument);
+
 /* Looks for threads that nobody has announced: each gets a record, without stacks, with `flags`.
  * Ends those found earlier that have gone. Does nothing but a stat(2) where the kernel's count is
  * ours. May sleep for a few milliseconds while a thread is starting. */

@@ -122,6 +122,9 @@ def uninstall() -> None:
     with _lock():
         _imports.stop()
         _tracked.clear()
+        blocking = sys.modules.get("leakguard._blocking")
+        if blocking is not None:
+            blocking.clear()
         _core.uninstall()
         _ledger.clear()
 
