@@ -246,14 +246,11 @@ watch(void *argument)
     return NULL;
 }
 
-/* Under the lock. The new thread blocks all signals: the program's handlers are not for it. */
-static lg_status
+/* Under the lock. The new thread blocks all signals: the program's handlers are not for it. Where
+ * there is no thread to be had, blocks are measured without their stack. */
+static void
 make_watcher(lg_blocking *blocking)
 {
-    if (blocking->joining) {
-        atomic_store(&blocking->attention, true);
-        return LG_OK;
-    }
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -261,8 +258,6 @@ make_watcher(lg_blocking *blocking)
     atomic_store(&blocking->due, NEVER);
     blocking->watched = lg_threads_create_own(&blocking->watcher, watch, blocking) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    atomic_store(&blocking->attention, false);
-    return blocking->watched ? LG_OK : LG_NO_MEMORY;
 }
 
 /* Under the lock, which is given away meanwhile. */
@@ -314,7 +309,6 @@ lg_blocking_start(int64_t bound, const lg_blocking_config *config)
     if (blocking == NULL) {
         return LG_NO_MEMORY;
     }
-    lg_status status = LG_OK;
     pthread_mutex_lock(&blocking->lock);
     atomic_store(&blocking->bound, bound);
     if (atomic_load(&blocking->on)) {
@@ -324,11 +318,12 @@ lg_blocking_start(int64_t bound, const lg_blocking_config *config)
         atomic_store(&blocking->config, config);
         memset(blocking->stops, 0, sizeof(blocking->stops));
         atomic_fetch_add(&blocking->generation, 1);
-        status = make_watcher(blocking);
-        atomic_store(&blocking->on, status == LG_OK);
+        atomic_store(&blocking->on, true);
+        /* No process gets a thread in which no loop ever runs. */
+        atomic_store(&blocking->attention, true);
     }
     pthread_mutex_unlock(&blocking->lock);
-    return status;
+    return LG_OK;
 }
 
 void
@@ -377,6 +372,9 @@ call_watcher(lg_blocking *blocking)
             /* Should the process be stopped before the watcher runs, it is seen to be late. */
             atomic_store(&blocking->due, lg_blocking_now());
             pthread_cond_signal(&blocking->wake);
+        }
+        else if (blocking->joining) {
+            atomic_store(&blocking->attention, true); /* the next loop that is back, then */
         }
         else {
             make_watcher(blocking);

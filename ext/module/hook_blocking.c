@@ -93,8 +93,8 @@ block_as_object(const loop_watch *watch, const lg_block *block)
     return Py_BuildValue("LLkKKNiN", (long long)block->begin, (long long)block->duration,
                          PyThread_get_thread_ident(),
                          (unsigned long long)(uintptr_t)dump->coroutine,
-                         (unsigned long long)(uintptr_t)dump->task, frames_as_object(dump),
-                         place, natives_as_object(block));
+                         (unsigned long long)(uintptr_t)dump->task, frames_as_object(dump), place,
+                         natives_as_object(block));
 }
 
 /* In the loop's thread, between two of its iterations; uvloop does not hold the GIL here. */

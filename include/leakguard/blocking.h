@@ -5,7 +5,7 @@
  * measures it and tells it when it is over. One watcher thread has the loop's thread take down its
  * stack meanwhile, by lg_sample_ask, once a block, when the bound has passed.
  *
- * The watcher is there from start to stop only. While a loop is busy it looks at least four times
+ * The watcher is there from the first loop after the start to the stop. While a loop is busy it looks at least four times
  * per bound; when it finds all of them waiting it sleeps until one wakes it. A look that comes far too
  * late says that the process stood still (SIGSTOP): that time is nobody's. The clock is
  * CLOCK_MONOTONIC, which stands still while the machine is suspended.
@@ -41,8 +41,7 @@ typedef struct {
     void (*tell)(void *context, const lg_block *block);
 } lg_blocking_config;
 
-/* Begins, or changes the bound (nanoseconds); `config` is borrowed for good. LG_NO_MEMORY where there is no thread to be had.
- * One caller at a time, as for stop. */
+/* Begins, or changes the bound (nanoseconds); `config` is borrowed for good. LG_NO_MEMORY. One caller at a time, as for stop. */
 lg_status
 lg_blocking_start(int64_t bound, const lg_blocking_config *config);
 
@@ -65,7 +64,7 @@ lg_blocking_generation(void);
 pid_t
 lg_blocking_watcher(void);
 
-/* Makes the watcher anew after a fork in the parent. Nothing where there is one, or none is wanted. */
+/* Makes the watcher, in the parent after a fork. Nothing where there is one, or none is wanted. */
 void
 lg_blocking_resume(void);
 

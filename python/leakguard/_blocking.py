@@ -1,7 +1,7 @@
 """Blocked event loops: who holds a loop up, and where.
 
-The core tells each block in the thread of its loop, before that waits in its selector again. The task
-is looked for there and then: a moment later it may be gone.
+The core tells each block in the thread of its loop, before that waits in its selector again. The
+task is looked for there and then: a moment later it may be gone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
-    from typing import Any
 
     from leakguard._report import Frames
 
@@ -38,7 +37,17 @@ _prepared: list[bool] = []  # not empty: what cannot be taken back has been done
 class Watch:
     """Watches all loops until `close`; each block goes to the innermost watch that it exceeds."""
 
-    __slots__ = ("_begun", "_blocked", "_line", "_lost", "_pid", "_scope", "_tell", "_thread", "limit")
+    __slots__ = (
+        "_begun",
+        "_blocked",
+        "_line",
+        "_lost",
+        "_pid",
+        "_scope",
+        "_tell",
+        "_thread",
+        "limit",
+    )
 
     def __init__(
         self, seconds: float, scope: int, tell: Callable[[Blocked], None] | None = None
@@ -48,7 +57,7 @@ class Watch:
             only its own task and those of the scope; 0 for the whole process.
         tell: called with each block, in the thread of its loop; then none is kept.
 
-        Raises RuntimeError where no thread can be started.
+        Raises RuntimeError where what loops wait in is not what is known.
         """
         self.limit = seconds
         self._scope = scope
@@ -73,7 +82,7 @@ class Watch:
         """What was blocked for longer than allowed up to now; sentences on what was missed."""
         if self._is_on:
             _core.blocking_enter()  # what this thread's loop does now is told by that
-        notes = ()
+        notes: tuple[str, ...] = ()
         if self._lost:
             notes = (f"{self._lost} more blocks of an event loop were not kept",)
         return tuple(self._blocked), notes
@@ -221,3 +230,49 @@ def _thread_name(ident: int) -> str:
     # current_thread() would make a record of a thread that Python does not know.
     thread = vars(threading)["_active"].get(ident)
     return f"thread {ident}" if thread is None else str(thread.name)
+
+
+_AT_ONCE = 10
+_PAUSE = 60.0  # seconds
+
+
+class Teller:
+    """Watches for as long as the process runs, and has each block reported at once; when that is
+    too often, one a minute, with how many there were between."""
+
+    def __init__(
+        self, seconds: float, report: Callable[[tuple[Blocked, ...], tuple[str, ...]], None]
+    ) -> None:
+        """report: called with blocks and sentences."""
+        self._report = report
+        self._told = 0  # reports, up to _AT_ONCE
+        self._last = 0  # when the last one was made
+        self._kept: list[Blocked] = []  # the longest one of those that were not reported
+        self._more = 0
+        self._watch = Watch(seconds, 0, self._add)
+
+    def _add(self, blocked: Blocked) -> None:
+        now = _core.now()
+        if self._told >= _AT_ONCE and now - self._last < _PAUSE * 1e9:
+            self._more += 1
+            self._kept = [max([blocked, *self._kept], key=lambda one: one.duration)]
+            return
+        self._told += self._told < _AT_ONCE
+        self._last = now
+        self._tell((blocked,))
+
+    def _tell(self, blocked: tuple[Blocked, ...]) -> None:
+        notes: tuple[str, ...] = ()
+        if self._more:
+            longest = self._kept[0].duration
+            times = "once more" if self._more == 1 else f"{self._more} more times"
+            notes = (f"it was blocked {times} since the last report, {longest:.3f} s at most",)
+        self._more = 0
+        self._kept.clear()
+        self._report(blocked, notes)
+
+    def end(self) -> None:
+        """Report what was not, and stop."""
+        if self._more:
+            self._tell(tuple(self._kept))
+        self._watch.close()

@@ -55,8 +55,12 @@ class Polling:
         return pause
 
     def look(self) -> None:
-        self.found = _verdict.look(self._question)
-        self._narrow(self.found)
+        _core.blocking_exempt(True)
+        try:
+            self.found = _verdict.look(self._question)
+            self._narrow(self.found)
+        finally:
+            _core.blocking_exempt(False)
 
     def _narrow(self, found: Found) -> None:
         """For a check that is about a part only: takes out of what was found what is not."""
@@ -87,7 +91,11 @@ class Polling:
         seen: Seen | None = None,
     ) -> Report:
         """What the last look saw. seen: what exceeded a limit."""
-        leaks = self.found.leaks()
+        _core.blocking_exempt(True)
+        try:
+            leaks = self.found.leaks()
+        finally:
+            _core.blocking_exempt(False)
         hidden = tuple((str(rule), rule.reason, count) for rule, count in self.found.hidden.items())
         return Report(
             leaks,

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from leakguard._blocking import Teller
+    from leakguard._findings import Blocked
     from leakguard._report import Leak
     from leakguard._rules import IgnoreRule
     from leakguard._settings import Settings
@@ -69,6 +71,7 @@ def activate() -> None:
     # Cannot be taken back; after an end of the tracking it does nothing.
     os.register_at_fork(after_in_child=watch.forked)
     _safely(watch.listen)
+    _safely(watch.watch_blocking)
 
 
 def _rules(settings: Settings) -> tuple[IgnoreRule, ...]:
@@ -97,6 +100,7 @@ class _Watch:
         self._original_shutdown: Callable[[], None] = vars(threading)["_shutdown"]
         self._is_forked = False
         self._is_over = False
+        self._blocking: Teller | None = None
         parent = os.environ.get(_WATCHED_BY, "")
         self._is_child = parent not in ("", str(os.getpid()))
         # Set once: a child that replaces itself by exec stays the child of who is watched.
@@ -104,6 +108,24 @@ class _Watch:
         self._sets_status = settings.action == "exit" and not self._is_child
         if self._sets_status:
             _core.exit_status_arm(settings.exitcode)
+
+    def watch_blocking(self) -> None:
+        """Report each time that a loop is blocked for longer than the settings allow."""
+        if self._settings.blocking is not None:
+            from leakguard._blocking import Teller
+
+            self._blocking = Teller(self._settings.blocking, self._report_blocking)
+
+    def _report_blocking(self, blocked: tuple[Blocked, ...], notes: tuple[str, ...]) -> None:
+        if self._is_on:
+            if self._sets_status:
+                _core.exit_status_set(True)
+            self._output.report(Report((), reason="blocked", blocking=blocked, notes=notes))
+
+    def _end_blocking(self) -> None:
+        if self._blocking is not None:
+            self._blocking.end()
+            self._blocking = None
 
     def listen(self) -> None:
         """To the signals that ask for a look at what is alive."""
@@ -120,6 +142,7 @@ class _Watch:
             self._hidden = dict.fromkeys(self._hidden, 0)
             self._is_forked = self._is_child = True
             self._is_over = self._sets_status = False
+            _safely(self.watch_blocking)
 
     @property
     def _is_on(self) -> bool:
@@ -156,6 +179,7 @@ class _Watch:
         if self._is_forked:
             _safely(lambda: self._report_alive("child exit"))
             self._original_shutdown()
+            _safely(self._end_blocking)
             return
         _safely(self._report_stranded_tasks)
         _safely(self._report_left)
@@ -165,6 +189,7 @@ class _Watch:
             self._original_shutdown()
         finally:
             exit_watch.end()
+        _safely(self._end_blocking)
         _safely(lambda: self._report_alive("exit"))
         _live_look.stop()
 
@@ -183,6 +208,7 @@ class _Watch:
         if self._is_on and not self._is_over:
             self._is_over = True
             self._report_alive("child exit" if self._is_forked else "os._exit", at_once=True)
+            self._end_blocking()
 
     def _report_alive(self, reason: str, *, at_once: bool = False) -> None:
         """What lives on: worth a note, but no leak here."""

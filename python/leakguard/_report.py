@@ -305,7 +305,7 @@ class Report(Sequence["Leak"]):
         fanout: Iterable[Fanout] = (),
         blocking: Iterable[Blocked] = (),
     ) -> None:
-        """reason: block, checkpoint, done, fixture, loop end, shutdown, snapshot, stable,
+        """reason: block, blocked, checkpoint, done, fixture, loop end, shutdown, snapshot, stable,
         terminated or test.
         waited: seconds; notes: sentences; hidden: (rule, reason, how many it hid).
         fanout, blocking: what was found beside leaks; a report is true for leaks only."""

@@ -157,6 +157,8 @@ class _Paint:
 
 def _headline(report: Report) -> str:
     kinds = headline_counts(report)
+    if report.reason == "blocked":
+        return "leakguard: an event loop was blocked"
     if report.reason == "done":
         return f"leakguard: {_plural(len(report), 'done task')} still held"
     if report.reason in _COUNTED_AS_LIVE:
@@ -369,6 +371,8 @@ def _blocked_entry(blocked: Blocked, paint: _Paint) -> list[str]:
         source = _source(frame)
         if source:
             lines.append(f"    {paint.dim(source)}")
+        callers = _callers(blocked.stack, frame)
+        lines += [f"  called from {frame_text(one)}" for one in callers[:_MOST_CALLERS]]
     if blocked.native and (shown := inside_python(blocked.native)):
         lines.append(f"  in C: {printable(' < '.join(shown[:_MOST_NATIVE]))}")
     return lines

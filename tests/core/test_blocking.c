@@ -204,15 +204,19 @@ START_TEST(loops_of_several_threads_have_each_their_own_account)
 }
 END_TEST
 
-START_TEST(the_watcher_is_there_while_asked_for)
+START_TEST(the_watcher_is_there_from_the_first_loop_to_the_stop)
 {
-    ck_assert_int_eq(lg_blocking_watcher(), 0);
+    account mine = {0};
     start(20 * MS);
+    ck_assert(lg_blocking_is_on());
+    ck_assert_int_eq(lg_blocking_watcher(), 0);
+    lg_loop *loop = lg_loop_begin(&mine);
     pid_t tid = watcher();
     ck_assert(is_alive(tid));
     ck_assert_int_eq(lg_blocking_start(10 * MS, &config), LG_OK);
     ck_assert_int_eq(watcher(), tid);
-    ck_assert(lg_blocking_is_on());
+    lg_loop_end(loop);
+    ck_assert(is_alive(tid));
     lg_blocking_stop();
     lg_blocking_stop();
     ck_assert(!is_alive(tid));
@@ -223,7 +227,9 @@ END_TEST
 
 START_TEST(the_watcher_blocks_all_signals)
 {
+    account mine = {0};
     start(20 * MS);
+    lg_loop *loop = lg_loop_begin(&mine);
     char path[64], line[256];
     snprintf(path, sizeof(path), "/proc/self/task/%d/status", (int)watcher());
     FILE *status = fopen(path, "r");
@@ -234,6 +240,7 @@ START_TEST(the_watcher_blocks_all_signals)
     fclose(status);
     ck_assert(blocked & (1ull << (SIGTERM - 1)));
     ck_assert(blocked & (1ull << (SIGPROF - 1)));
+    lg_loop_end(loop);
     lg_blocking_stop();
 }
 END_TEST
@@ -278,14 +285,17 @@ START_TEST(a_fork_ends_the_watcher_before_and_a_busy_loop_makes_it_anew)
 {
     account mine = {0};
     start(20 * MS);
-    pid_t tid = watcher();
     lg_loop *loop = lg_loop_begin(&mine);
+    pid_t tid = watcher();
     pid_t child = fork();
     if (child == 0) {
         bool none = !is_alive(tid) && !lg_blocking_is_on() && !lg_loop_is_current(loop);
         lg_loop_end(loop);
-        none = none && lg_blocking_start(20 * MS, &config) == LG_OK && is_alive(watcher());
+        none = none && lg_blocking_start(20 * MS, &config) == LG_OK;
+        loop = lg_loop_begin(&mine);
+        none = none && is_alive(watcher());
         lg_blocking_stop();
+        lg_loop_end(loop);
         _exit(none && mine.told == 0 ? 0 : 1);
     }
     ck_assert(!is_alive(tid));
@@ -412,7 +422,7 @@ main(void)
     tcase_add_test(all, each_iteration_and_the_end_count_by_themselves);
     tcase_add_test(all, a_cut_parts_one_block_and_what_is_exempt_counts_for_none);
     tcase_add_test(all, loops_of_several_threads_have_each_their_own_account);
-    tcase_add_test(all, the_watcher_is_there_while_asked_for);
+    tcase_add_test(all, the_watcher_is_there_from_the_first_loop_to_the_stop);
     tcase_add_test(all, the_watcher_blocks_all_signals);
     tcase_add_test(all, a_loop_outlives_the_watching_and_is_told_nothing_more);
     tcase_add_test(all, a_thread_that_takes_no_signal_is_measured_all_the_same);
