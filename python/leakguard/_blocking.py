@@ -68,7 +68,7 @@ class Watch:
         self._lost = 0
         _tracking.ensure(("task",))
         self._line = _core.line(None)[:1]
-        self._begun = 0
+        self._begun = sys.maxsize  # what is cut off at the entry is an outer watch's
         _open.append(self)
         try:
             _prepare()
