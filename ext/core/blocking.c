@@ -45,8 +45,9 @@ struct lg_loop {
 };
 
 struct lg_blocking {
-    pthread_mutex_t lock; /* of all that is not atomic; held over fork */
-    pthread_cond_t wake;
+    pthread_mutex_t lock;                       /* of all that is not atomic; held over fork */
+    pthread_cond_t wake;                        /* for the watcher */
+    pthread_cond_t begun;                       /* the watcher has */
     _Atomic(const lg_blocking_config *) config; /* borrowed */
     _Atomic(uint64_t) generation;
     _Atomic(int64_t) bound;
@@ -228,6 +229,7 @@ watch(void *argument)
     lg_blocking *blocking = argument;
     pthread_mutex_lock(&blocking->lock);
     atomic_store(&blocking->tid, (pid_t)syscall(SYS_gettid));
+    pthread_cond_broadcast(&blocking->begun);
     while (!blocking->stopping) {
         survey found = look_around(blocking);
         if (found.late != NULL) {
@@ -246,8 +248,9 @@ watch(void *argument)
     return NULL;
 }
 
-/* Under the lock. The new thread blocks all signals: the program's handlers are not for it. Where
- * there is no thread to be had, blocks are measured without their stack. */
+/* Under the lock, which is given away until the watcher has a kernel id: whoever looks for threads
+ * knows it then. It blocks all signals: the program's handlers are not for it. Where there is no
+ * thread to be had, blocks are measured without their stack. */
 static void
 make_watcher(lg_blocking *blocking)
 {
@@ -258,6 +261,9 @@ make_watcher(lg_blocking *blocking)
     atomic_store(&blocking->due, NEVER);
     blocking->watched = lg_threads_create_own(&blocking->watcher, watch, blocking) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    while (blocking->watched && atomic_load(&blocking->tid) == 0) {
+        pthread_cond_wait(&blocking->begun, &blocking->lock);
+    }
 }
 
 /* Under the lock, which is given away meanwhile. */
@@ -277,6 +283,17 @@ end_watcher(lg_blocking *blocking)
     }
 }
 
+static void
+init_conditions(lg_blocking *blocking)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&blocking->wake, &attributes);
+    pthread_condattr_destroy(&attributes);
+    pthread_cond_init(&blocking->begun, NULL);
+}
+
 static lg_blocking *
 get_blocking(void)
 {
@@ -288,11 +305,7 @@ get_blocking(void)
     if (blocking == NULL) {
         return NULL;
     }
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&blocking->wake, &attributes);
-    pthread_condattr_destroy(&attributes);
+    init_conditions(blocking);
     pthread_mutex_init(&blocking->lock, NULL);
     atomic_init(&blocking->due, NEVER);
     lg_blocking *first = lg_process_set_blocking(blocking);
@@ -542,11 +555,7 @@ lg_blocking_after_fork_in_child(lg_blocking *blocking)
     if (blocking == NULL) {
         return;
     }
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&blocking->wake, &attributes);
-    pthread_condattr_destroy(&attributes);
+    init_conditions(blocking);
     for (lg_loop *loop = blocking->loops; loop != NULL; loop = loop->next) {
         loop->link = NULL; /* the forking thread's own is still to be ended */
     }

@@ -286,8 +286,6 @@ slot_wrapper(PyTypeObject *type, const char *name);
 int
 method_replace(method_hook *hook, PyObject *owner, const char *name, int flags,
                PyCFunction replacement, bool optional);
-int
-method_replace_entry(method_hook *hook, PyMethodDef *entry, int flags, PyCFunction replacement);
 void
 method_put_back(method_hook *hook, PyCFunction replacement);
 bool

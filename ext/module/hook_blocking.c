@@ -288,49 +288,37 @@ static const struct {
     [SELECT_SELECT] = {NULL, "select", METH_FASTCALL, AS_FUNCTION(select_select)},
 };
 
-/* The type's own method; NULL without an exception where this system has none. select.poll is no
- * type but a function that makes an object of one. Borrowed from the type, which the module keeps. */
-static PyMethodDef *
-find_method(PyObject *module, const char *type_name, const char *name)
+/* What has the method: a type of the module, or the module itself; owned, NULL without an exception
+ * where this system has none. select.poll is no type but a function that makes an object of one. */
+static PyObject *
+owner_of(PyObject *module, const char *type_name)
 {
+    if (type_name == NULL) {
+        return Py_NewRef(module);
+    }
     PyObject *type = attribute(module, type_name);
     if (type != NULL && !PyType_Check(type)) {
         PyObject *object = PyObject_CallNoArgs(type);
-        Py_SETREF(type, object != NULL ? Py_NewRef(Py_TYPE(object)) : NULL);
+        Py_SETREF(type, object != NULL ? Py_NewRef((PyObject *)Py_TYPE(object)) : NULL);
         Py_XDECREF(object);
         PyErr_Clear();
     }
-    PyObject *method = attribute(type, name);
-    PyMethodDef *entry = NULL;
-    if (method != NULL && Py_IS_TYPE(method, &PyMethodDescr_Type)) {
-        entry = ((PyMethodDescrObject *)method)->d_method;
-    }
-    Py_XDECREF(method);
-    Py_XDECREF(type);
-    return entry;
+    return type;
 }
 
 int
 hook_select(PyObject *module)
 {
-    for (int i = 0; i < SELECTORS; i++) {
-        method_hook *hook = &glue->blocking.selectors[i];
-        int result;
-        if (entries[i].type == NULL) {
-            result = method_replace(hook, module, entries[i].name, entries[i].flags,
-                                    entries[i].replacement, true);
-        }
-        else {
-            PyMethodDef *entry = find_method(module, entries[i].type, entries[i].name);
-            result = entry == NULL ? 0
-                                   : method_replace_entry(hook, entry, entries[i].flags,
-                                                          entries[i].replacement);
-        }
-        if (result < 0) {
-            return -1;
+    int result = 0;
+    for (int i = 0; result == 0 && i < SELECTORS; i++) {
+        PyObject *owner = owner_of(module, entries[i].type);
+        if (owner != NULL) {
+            result = method_replace(&glue->blocking.selectors[i], owner, entries[i].name,
+                                    entries[i].flags, entries[i].replacement, true);
+            Py_DECREF(owner);
         }
     }
-    return 0;
+    return result;
 }
 
 #ifdef __linux__

@@ -58,22 +58,8 @@ method_replace(method_hook *hook, PyObject *owner, const char *name, int flags,
     if (entry == NULL && optional) {
         return 0;
     }
-    if (entry == NULL) {
+    if (entry == NULL || entry->ml_flags != flags) {
         PyErr_Format(PyExc_RuntimeError, "leakguard: %s is not the C function that is known", name);
-        return -1;
-    }
-    return method_replace_entry(hook, entry, flags, replacement);
-}
-
-int
-method_replace_entry(method_hook *hook, PyMethodDef *entry, int flags, PyCFunction replacement)
-{
-    if (method_is_replaced(hook, replacement)) {
-        return 0;
-    }
-    if (entry->ml_flags != flags) {
-        PyErr_Format(PyExc_RuntimeError, "leakguard: %s is not the C function that is known",
-                     entry->ml_name);
         return -1;
     }
     hook->entry = entry;
