@@ -35,8 +35,8 @@ typedef struct {
     uint32_t scope;      /* the block that was entered here last and is open, 0 for none */
     PyObject *starting;  /* borrowed: the ThreadRun whose native thread is about to be created */
     uint32_t popened; /* the witness's session in which a Popen was announced here, and not begun */
-    loop_watch *watch;   /* owned: of that loop, while blocking is watched for; or NULL */
-    uint64_t asked;      /* the generation of lg_blocking in which `watch` was decided */
+    loop_watch *watch; /* owned: of that loop, while blocking is watched for; or NULL */
+    uint64_t asked;    /* the generation of lg_blocking in which `watch` was decided */
 } thread_local_state;
 
 typedef struct {
