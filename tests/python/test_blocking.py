@@ -46,7 +46,7 @@ def threads():
 
 
 def long_ones(report):
-    """The blocks that a test has made: a machine that is busy with other things adds shorter ones."""
+    """The blocks that a test has made: a machine that is busy otherwise adds shorter ones."""
     return [blocked for blocked in report.blocking if blocked.duration >= LONG]
 
 
