@@ -304,6 +304,19 @@ lg_depot_drop(lg_depot *depot, lg_stack_id id)
     pthread_mutex_unlock(&depot->lock);
 }
 
+bool
+lg_depot_hold(lg_depot *depot, lg_stack_id id)
+{
+    pthread_mutex_lock(&depot->lock);
+    stored *stack = stored_with_id(depot, id);
+    if (stack != NULL) {
+        depot->used += stack->uses == 0;
+        stack->uses++;
+    }
+    pthread_mutex_unlock(&depot->lock);
+    return stack != NULL;
+}
+
 lg_status
 lg_depot_get(lg_depot *depot, lg_stack_id id, lg_stack *ret_stack)
 {

@@ -10,12 +10,13 @@
 #include <string.h>
 
 #include "leakguard/slab.h"
+#include "leakguard/watermark.h"
 
 #define NOBODY LG_NO_SLOT
 #define MOST_CHILDREN ((1u << 24) - 1) /* beyond, the number sticks: the ghost stays for ever */
 
 enum { FIRST_INDEX = 256 };
-enum { GHOST = 1u << 1, DOOMED = 1u << 2 }; /* beside LG_FOUND */
+enum { GHOST = 1u << 1, DOOMED = 1u << 2, ENDED = 1u << 3 }; /* beside LG_FOUND */
 
 typedef struct {
     union {
@@ -45,7 +46,8 @@ struct lg_registry {
     uint32_t newest;
     uint64_t last_serial;
     size_t ghosts;
-    size_t bytes; /* beside the slab's */
+    lg__marks *marks; /* of open watermarks; NULL where none is */
+    size_t bytes;     /* beside the slab's */
     lg_kind_count kinds[LG_KIND_LIMIT];
 };
 
@@ -321,6 +323,10 @@ lg_registry_insert(lg_registry *registry, const lg_birth *birth, uint64_t *ret_s
     index_put(registry->index, registry->index_size, birth->object, slot);
     registry->live++;
     registry->kinds[birth->kind].created++;
+    if (registry->marks != NULL) {
+        lg_record record = copy_of(registry, at(registry, slot));
+        lg__marks_born(registry->marks, &record, birth->where);
+    }
     *ret_serial = registry->last_serial;
 done:
     pthread_mutex_unlock(&registry->lock);
@@ -359,11 +365,15 @@ make_ghost(lg_registry *registry, uint32_t slot, lg_note **notes)
 }
 
 static void
-remove_unlocked(lg_registry *registry, uint32_t place, lg_removed *ret_removed)
+remove_unlocked(lg_registry *registry, uint32_t place, bool cancelled, lg_removed *ret_removed)
 {
     uint32_t slot = registry->index[place] - 1;
     entry *removed = at(registry, slot);
     *ret_removed = (lg_removed){.record = copy_of(registry, removed), .slot = slot};
+    if (registry->marks != NULL) {
+        bool counted = (removed->flags & ENDED) == 0;
+        lg__marks_gone(registry->marks, &ret_removed->record, counted, cancelled);
+    }
     registry->live--;
     index_remove(registry, place);
     unlink_by_birth(registry, removed);
@@ -384,7 +394,7 @@ lg_registry_remove(lg_registry *registry, const void *object, lg_removed *ret_re
     uint32_t place = find_place(registry, object);
     bool found = place != registry->index_size;
     if (found) {
-        remove_unlocked(registry, place, ret_removed);
+        remove_unlocked(registry, place, false, ret_removed);
         registry->kinds[ret_removed->record.kind].ended++;
     }
     pthread_mutex_unlock(&registry->lock);
@@ -398,11 +408,37 @@ lg_registry_cancel(lg_registry *registry, const void *object, lg_removed *ret_re
     uint32_t place = find_place(registry, object);
     bool found = place != registry->index_size;
     if (found) {
-        remove_unlocked(registry, place, ret_removed);
+        remove_unlocked(registry, place, true, ret_removed);
         registry->kinds[ret_removed->record.kind].created--;
     }
     pthread_mutex_unlock(&registry->lock);
     return found ? LG_OK : LG_NOT_FOUND;
+}
+
+lg_status
+lg_registry_end(lg_registry *registry, const void *object)
+{
+    lg_status status = LG_NOT_FOUND;
+    pthread_mutex_lock(&registry->lock);
+    uint32_t slot = find_slot(registry, object);
+    if (slot != NOBODY) {
+        entry *ended = at(registry, slot);
+        status = (ended->flags & ENDED) != 0 ? LG_EXISTS : LG_OK;
+        ended->flags = (ended->flags | ENDED) & 15u;
+        if (status == LG_OK && registry->marks != NULL) {
+            lg_record record = copy_of(registry, ended);
+            lg__marks_ended(registry->marks, &record);
+        }
+    }
+    pthread_mutex_unlock(&registry->lock);
+    return status;
+}
+
+lg__marks **
+lg__registry_lock_marks(lg_registry *registry)
+{
+    pthread_mutex_lock(&registry->lock);
+    return &registry->marks;
 }
 
 /* A ghost may have gone, and its slot may be another record's, since it was removed. */
@@ -455,6 +491,7 @@ lg_registry_free(lg_registry *registry)
             notes = found->note;
         }
     }
+    lg__marks_free(registry->marks);
     lg_slab_done(&registry->entries);
     give(registry, registry->index, registry->index_size * sizeof(*registry->index));
     pthread_mutex_destroy(&registry->lock);
@@ -606,7 +643,7 @@ lg_registry_keep_thread(lg_registry *registry, const void *thread, uint64_t upto
             continue;
         }
         lg_removed gone;
-        remove_unlocked(registry, find_place(registry, doomed->object), &gone);
+        remove_unlocked(registry, find_place(registry, doomed->object), false, &gone);
         registry->kinds[gone.record.kind].ended++;
         removed(context, &gone.record);
         while (gone.notes != NULL) {

@@ -1,6 +1,6 @@
 #include "leakguard/tracker.h"
 
-#include <stdatomic.h>
+#include "leakguard/watermark.h"
 
 lg_status
 lg_tracker_new(const lg_depot_config *config, uint64_t first_serial, lg_tracker **ret_tracker)
@@ -19,6 +19,7 @@ lg_tracker_new(const lg_depot_config *config, uint64_t first_serial, lg_tracker 
     tracker->depot = depot;
     tracker->registry = registry;
     atomic_init(&tracker->dropped, 0);
+    atomic_init(&tracker->watched, false);
     *ret_tracker = tracker;
     return LG_OK;
 }
@@ -45,7 +46,11 @@ lg_tracker_birth(lg_tracker *tracker, const lg_stack *stack, const lg_birth *bir
     if (status != LG_OK) {
         return status;
     }
+    complete.where = stack;
     status = lg_registry_insert(tracker->registry, &complete, ret_serial);
+    if (status == LG_OK && atomic_load_explicit(&tracker->watched, memory_order_relaxed)) {
+        lg_watermark_hold_sites(tracker);
+    }
     if (status != LG_OK) {
         lg_depot_drop(tracker->depot, complete.stack);
     }

@@ -83,6 +83,10 @@ lg_depot_intern(lg_depot *depot, const lg_stack *stack, lg_stack_id *ret_id);
 void
 lg_depot_drop(lg_depot *depot, lg_stack_id id);
 
+/* Takes one more use of a stored stack. False where it is not stored. */
+bool
+lg_depot_hold(lg_depot *depot, lg_stack_id id);
+
 /* Looks at a stored stack. *ret_stack borrows its frames: they stay valid while the caller holds
  * a use, or (for the binding) the lock that keeps everybody from evicting. LG_STACK_EMPTY gives a
  * stack of no frames; an id that is not stored LG_NOT_FOUND. */

@@ -42,6 +42,7 @@ typedef struct {
                             larger number): the code may run in a context from before. */
     lg_kind kind;
     unsigned flags;
+    const lg_stack *where; /* what `stack` names, borrowed for the call; NULL where not known */
 } lg_birth;
 
 /* A copy of a record. */
@@ -101,6 +102,11 @@ lg_registry_remove(lg_registry *registry, const void *object, lg_removed *ret_re
 lg_status
 lg_registry_cancel(lg_registry *registry, const void *object, lg_removed *ret_removed);
 
+/* The object's resource has ended, though the object lives and its record stays: it counts no more in
+ * a watermark. Once; LG_NOT_FOUND, LG_EXISTS where it was said before. */
+lg_status
+lg_registry_end(lg_registry *registry, const void *object);
+
 /* Hangs a note on the ghost that a removal left. LG_NOT_FOUND where it has gone since (the note
  * stays the caller's), LG_EXISTS where it has one. */
 lg_status
@@ -137,6 +143,11 @@ lg_registry_newest_live(lg_registry *registry);
 
 lg_registry_stats
 lg_registry_get_stats(lg_registry *registry);
+
+/* For the watermarks (watermark.h): takes the lock, and gives the place of what they share. */
+typedef struct lg__marks lg__marks;
+lg__marks **
+lg__registry_lock_marks(lg_registry *registry);
 
 /* fork: as for the depot. */
 void

@@ -2,6 +2,9 @@
 #ifndef LEAKGUARD_TRACKER_H
 #define LEAKGUARD_TRACKER_H
 
+#include <stdatomic.h>
+#include <stdbool.h>
+
 #include "leakguard/depot.h"
 #include "leakguard/registry.h"
 
@@ -10,6 +13,7 @@ typedef struct {
     lg_depot *depot;          /* owned */
     lg_registry *registry;    /* owned */
     _Atomic uint64_t dropped; /* births that left no record, or a record without its stack */
+    atomic_bool watched;      /* watermarks are open */
 } lg_tracker;
 
 lg_status
