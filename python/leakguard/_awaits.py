@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from types import CellType, FunctionType, MethodType
+from types import CellType, FunctionType, GeneratorType, MethodType
 
 from leakguard import _core, _stacks
 
@@ -52,13 +52,15 @@ class Waiting:
 
     def _by_helper(self, chain: list[tuple[Any, FrameType | None, bool]], future: Any) -> bool:
         """Whether a helper of asyncio's waits on the task's behalf, and for what."""
-        for link, frame, _ in reversed(chain):
+        for place in range(len(chain) - 1, -1, -1):
+            link, frame, _ = chain[place]
             if frame is None or not is_asyncio(frame.f_code):
                 return False
             name = frame.f_code.co_qualname
             self.place = self.place or name
             read = _HELPERS.get(name) or (_in_group if name.startswith("TaskGroup.") else None)
-            if read is not None and read(self, link, future):
+            caller = chain[place - 1][0] if place else None
+            if read is not None and read(self, _Helper(link, caller, future)):
                 return True
         return False
 
@@ -96,48 +98,57 @@ class Waiting:
         self.leaves.append(future)
 
 
-def _in_wait(waiting: Waiting, link: Any, future: Any) -> bool:
-    del future
-    held = tuple(_held(link))
+class _Helper:
+    """A helper's coroutine: what its variables hold, who called it, and the future it awaits."""
+
+    __slots__ = ("caller", "future", "held")
+
+    def __init__(self, link: Any, caller: Any, future: Any) -> None:
+        self.held = tuple(_held(link))
+        self.caller = caller
+        self.future = future
+
+
+def _in_wait(waiting: Waiting, helper: _Helper) -> bool:
+    held = helper.held
     waiting.is_timed |= any(_is_armed(found) for found in held)
     is_any = any(isinstance(found, str) and found in _ENDS_EARLY for found in held)
     return waiting.add("wait", _first(held, (set, frozenset, list, tuple)), is_any=is_any)
 
 
-def _in_wait_for(waiting: Waiting, link: Any, future: Any) -> bool:
+def _in_wait_for(waiting: Waiting, helper: _Helper) -> bool:
     """Up to 3.11 it waits for a future of its own, next to the one that it was given."""
-    held = tuple(_held(link))
-    others = [found for found in held if is_future(found) and found is not future]
-    waiting.is_timed |= any(_is_armed(found) for found in held)
+    others = [found for found in helper.held if is_future(found) and found is not helper.future]
+    waiting.is_timed |= any(_is_armed(found) for found in helper.held)
     return bool(others) and waiting.add("wait_for", others)
 
 
-def _in_as_completed(waiting: Waiting, link: Any, future: Any) -> bool:
-    """Up to 3.12 a function with the set in its closure, later a method."""
-    del future
-    held = tuple(_held(link))
-    todo = _first(held, set)
-    if todo is None:
-        iterator = _first(held, _class("tasks", "_AsCompletedIterator"))
-        todo = getattr(iterator, "_todo", None)
-        waiting.is_timed |= _is_armed(getattr(iterator, "_timeout_handle", None))
+def _in_as_completed(waiting: Waiting, helper: _Helper) -> bool:
+    """Up to 3.12 a generator has the set, which lies on the stack of the loop over it; later the
+    iterator, whose method it is."""
+    iterator = _first(helper.held, _class("tasks", "_AsCompletedIterator"))
+    todo = getattr(iterator, "_todo", None)
+    waiting.is_timed |= _is_armed(getattr(iterator, "_timeout_handle", None))
+    for found in _held(helper.caller) if iterator is None else ():
+        if isinstance(found, GeneratorType) and is_asyncio(found.gi_code):
+            held = tuple(_held(found))
+            todo = _first(held, set)
+            waiting.is_timed |= any(_is_armed(one) for one in held)
     return waiting.add("as_completed", todo, is_any=True)
 
 
-def _in_group(waiting: Waiting, link: Any, future: Any) -> bool:
-    del future
-    group = _first(_held(link), _class("taskgroups", "TaskGroup"))
+def _in_group(waiting: Waiting, helper: _Helper) -> bool:
+    group = _first(helper.held, _class("taskgroups", "TaskGroup"))
     return waiting.add("TaskGroup", getattr(group, "_tasks", None))
 
 
-def _in_lock(waiting: Waiting, link: Any, future: Any) -> bool:
-    del future
+def _in_lock(waiting: Waiting, helper: _Helper) -> bool:
     kinds = (_class("locks", "Lock"), _class("locks", "Semaphore"))
-    waiting.lock = _first(_held(link), kinds)
+    waiting.lock = _first(helper.held, kinds)
     return False
 
 
-_HELPERS: dict[str, Callable[[Waiting, Any, Any], bool]] = {
+_HELPERS: dict[str, Callable[[Waiting, _Helper], bool]] = {
     "_wait": _in_wait,
     "wait_for": _in_wait_for,
     "_cancel_and_wait": _in_wait_for,
