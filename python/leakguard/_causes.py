@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import sys
 
-from leakguard import _awaits, _core, _executors, _stacks, _task_causes, _thread_causes
+from leakguard import _awaits, _core, _executors, _growth, _stacks, _task_causes, _thread_causes
 from leakguard._deadlocks import Deadlocks
 from leakguard._describe import TASK, THREAD, coroutine_of, qualname
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from leakguard._awaits import Waiting
     from leakguard._core import Record
     from leakguard._describe import Resource
+    from leakguard._growth import History
     from leakguard._reach import Reach
 
     Facts = dict[str, Any]
@@ -48,12 +49,24 @@ class Cause:
 class Diagnosis:
     """Looks at all live tasks once, and then at each resource that is asked about."""
 
-    def __init__(self, threads: dict[int, FrameType], reach: Reach | None = None) -> None:
+    def __init__(
+        self,
+        threads: dict[int, FrameType],
+        *,
+        reach: Reach | None = None,
+        before: dict[int, _stacks.Frames] | None = None,
+        history: History | None = None,
+    ) -> None:
         """threads: sys._current_frames().
         reach: which tasks wait for ever, as found out before; None where nobody has looked.
+        before: by serial, where tasks were at an earlier look.
+        history: the counts that the check compares, None for those of all checkpoints.
         """
         self.threads = threads
         self.reach = reach
+        self.before = before or {}
+        self._history = history
+        self._counts: dict[Any, int] | None = None
         self._waits: dict[int, Waiting] = {}
         # By the id of a task. Records, since references to tasks are counted.
         self._records: dict[int, Record] = {}
@@ -130,6 +143,18 @@ class Diagnosis:
         serial = _awaits.serial_of(task) if record is None else record.serial
         function = qualname(coroutine_of(task))
         return {"serial": serial, "name": str(task.get_name()), "function": function}
+
+    def growth(self, resource: Resource) -> list[int] | None:
+        """How many of its site lived at the last checkpoints, where they grow."""
+        site, is_definition = resource.site
+        if site is None or is_definition:
+            return None
+        if self._history is not None:
+            return self._history.growth(resource.kind, site, None)
+        if self._counts is None:
+            self._counts = _growth.counts()
+        now = self._counts.get((resource.kind, site), 0)
+        return _growth.process.growth(resource.kind, site, now)
 
     def stack_of_creator(self, resource: Any) -> _stacks.Frames:
         """Where the task that created this one is now; empty where it has ended, or is none."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from leakguard._limits import Seen
+    from leakguard._stacks import Frames
     from leakguard._verdict import Found, Question
 
 _FIRST_PAUSE = 0.0001
@@ -28,7 +29,16 @@ def monotonic() -> float:
 class Polling:
     """The pauses of one check: growing, and ended by the first clean look."""
 
-    __slots__ = ("_deadline", "_has_paused", "_pause", "_question", "_start", "found")
+    __slots__ = (
+        "_deadline",
+        "_grace",
+        "_has_paused",
+        "_pause",
+        "_places",
+        "_question",
+        "_start",
+        "found",
+    )
 
     def __init__(self, question: Question, grace: float) -> None:
         self._question = question
@@ -36,6 +46,8 @@ class Polling:
         self._deadline = self._start + grace
         self._pause = _FIRST_PAUSE
         self._has_paused = False
+        self._grace = grace
+        self._places: dict[int, Frames] | None = None  # where tasks were half-way
         self.found: Found
         self.look()
 
@@ -59,6 +71,9 @@ class Polling:
         try:
             self.found = _verdict.look(self._question)
             self._narrow(self.found)
+            if self._places is None and self._has_paused and self.waited > self._grace / 2:
+                self._places = self.found.places()
+            self.found.context.before = self._places or {}
         finally:
             _core.blocking_exempt(False)
 

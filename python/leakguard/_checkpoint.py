@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from leakguard import _check, _core, _ledger, _stacks, _tracking, _verdict
+from leakguard import _check, _core, _growth, _ledger, _stacks, _tracking, _verdict
 from leakguard._errors import error_of
 from leakguard._findings import is_clean
 from leakguard._kinds import parse_kinds
@@ -38,6 +38,7 @@ class Checkpoint:
         self._watch = limits.begin()
         self._kinds = _tracking.tracked()
         self._mark = _ledger.Mark(taker=next(iter(_core.line(None)), 0))
+        _growth.note()
 
     def leaks(
         self,
@@ -202,7 +203,17 @@ class _Cycle:
     def __init__(self) -> None:
         self.first = _ledger.Mark(keeps=False)
         self.counts: Counter[Site] = Counter()
+        self.history = _growth.History()
         self._watch: Watch | None = None
+
+    def remember(self, counts: Counter[Site]) -> None:
+        """What a call has counted."""
+        self.counts = counts
+        by_site: Counter[tuple[str, _stacks.Frame]] = Counter()
+        for (kind, site, _), count in counts.items():
+            if site is not None:
+                by_site[kind, site] += count
+        self.history.add(by_site)
 
     def next_seen(self, limits: Limits) -> Seen | None:
         """What exceeded these limits since the call before; counts anew from here on."""
@@ -265,7 +276,7 @@ class _GrowthPolling(_check.Polling):
             now = len(group) + self.counts[unsited]
             for resource in group[max(0, len(group) - (now - before)) :] if now > before else ():
                 found.resources.append(resource)
-                found.whys[resource.serial] = (
+                found.growth[resource.serial] = (
                     f"live resources created here at the call before and now: {before} → {now}"
                 )
 
@@ -341,7 +352,7 @@ def _begin_cycle(
     if cycle is None:
         cycle = _cycles[label] = _Cycle()
         first = _GrowthPolling(cycle.question(wanted, scope, ignore), 0.0, Counter())
-        cycle.counts = first.counts
+        cycle.remember(first.counts)
         cycle.next_seen(limits)
         return None
     seen = cycle.next_seen(limits)
@@ -350,7 +361,8 @@ def _begin_cycle(
 
 def _end_cycle(label: str, polling: _GrowthPolling) -> None:
     cycle = _cycles[label]
-    cycle.counts = polling.counts
+    cycle.remember(polling.counts)
+    polling.found.context.history = cycle.history
     report = polling.report(cycle.first, reason="stable", label=label, seen=polling.seen)
     if not is_clean(report):
         _ledger.report(list(report), cycle)
@@ -372,6 +384,8 @@ def snapshot(*, kinds: Kinds = None, done: bool = False) -> Report:
     _tracking.ensure(wanted)
     _tracking.sweep()
     mark = _ledger.Mark()
+    if not done:
+        _growth.note()
     try:
         found = _verdict.finished_tasks() if done else _verdict.everything(wanted)
         reason = "done" if done else "snapshot"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from leakguard._causes import Cause, Diagnosis
+    from leakguard._growth import History
     from leakguard._reach import Reach
 
 TASK = KINDS.index("task")
@@ -38,6 +39,8 @@ class Context:
         self.now: int = _core.now()
         self.native_frames = _native.Frames()
         self.memo: dict[str, Any] = {}
+        self.before: dict[int, _stacks.Frames] = {}  # by serial: where tasks were earlier on
+        self.history: History | None = None  # None: the process's
 
     def forget_frames(self) -> None:
         """Let go of the threads' frames: they hold this object, and all locals of the program."""
@@ -61,7 +64,9 @@ class Context:
                 self._has_failed = True
                 from leakguard._causes import Diagnosis
 
-                self._diagnosis = Diagnosis(self.threads, self._reach)
+                self._diagnosis = Diagnosis(
+                    self.threads, reach=self._reach, before=self.before, history=self.history
+                )
             if self._diagnosis is not None:
                 return self._diagnosis.of(resource, is_left=depth == "cause")
         except Exception:
@@ -283,6 +288,7 @@ class Resource:
         why: str = "",
         cause: str | None = None,
         otherwise: str = "",
+        also: str = "",
         depth: str = "cause",
         samples: _native.Samples | None = None,
     ) -> Leak:
@@ -290,11 +296,12 @@ class Resource:
 
         why, cause: in the place of those that are found out, if given.
         otherwise: why, if nothing is found out.
+        also: a sentence that stands before the other.
         depth: how much of it: "cause" for all; "links" without a cause, for what is no leak;
             "name" without the await graph either, for rules.
         """
         try:
-            return self._whole_leak(state, why, cause, otherwise, depth, samples)
+            return self._whole_leak(state, why, cause, otherwise, also, depth, samples)
         except Exception as error:
             # A property of the program's own class raised: the leak is reported all the same.
             return self._bare_leak(error)
@@ -328,6 +335,7 @@ class Resource:
         why: str,
         cause: str | None,
         otherwise: str,
+        also: str,
         depth: str,
         samples: _native.Samples | None,
     ) -> Leak:
@@ -350,6 +358,8 @@ class Resource:
         found = self._context.look_into(self, depth) if has_causes else None
         if found is not None:
             cause, why = cause or found.word, why or found.why
+            if found.word == "accumulating":
+                also = ""  # it says the same, of more calls
             facts = {**(facts or {}), **found.facts} or None
         return Leak(
             kind=self.kind,
@@ -367,7 +377,7 @@ class Resource:
             site_is_definition=is_definition,
             creator=creator_of(self.object),
             cause=cause,
-            why=why or otherwise,
+            why="; ".join(filter(None, (also, why or otherwise))),
         )
 
 

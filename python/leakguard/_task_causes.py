@@ -9,7 +9,7 @@ import threading
 from leakguard import _awaits, _stacks
 from leakguard._describe import coroutine_of, creator_of
 from leakguard._text import frame_text
-from leakguard._thread_causes import call_facts
+from leakguard._thread_causes import call_facts, is_accumulating
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,6 +116,25 @@ def _has_swallowed_cancel(left: Left) -> str | None:
 def _is_winding_down(left: Left) -> str | None:
     found = left.cancellation
     return found[1] if found is not None and found[0] == "winding-down" else None
+
+
+def _is_moving(left: Left) -> str | None:
+    """Whether it has come further since an earlier look: to a later line, and round no loop."""
+    before = left.diagnosis.before.get(left.resource.serial)
+    if before is None or left.cancellation is not None:
+        return None
+    for earlier, now in zip(before, left.resource.current(), strict=False):
+        if earlier == now:
+            continue
+        file, line, function = now
+        if (file, function) != (earlier[0], earlier[2]) or line <= earlier[1]:
+            return None
+        from leakguard import _source
+
+        if _source.is_in_one_loop(file, earlier[1], line):
+            return None
+        return f"it was still going on: at line {earlier[1]}, then at {frame_text(now)}"
+    return None
 
 
 def _has_survived_sibling(left: Left) -> str | None:
@@ -258,5 +277,7 @@ TESTS: tuple[tuple[str, Callable[[Left], str | None]], ...] = (
     ("winding-down", _is_winding_down),
     ("sibling-survived", _has_survived_sibling),
     ("cancelled-parent", _has_cancelled_parent),
+    ("accumulating", is_accumulating),
+    ("winding-down", _is_moving),
     ("orphaned", _is_orphaned),
 )

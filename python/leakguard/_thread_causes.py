@@ -66,8 +66,18 @@ def _holds_exit(left: Left) -> str | None:
     return "it is not a daemon: Python waits for it before it exits"
 
 
+def is_accumulating(left: Any) -> str | None:
+    """Of a task or a thread: whether its site grew at each of the last checkpoints."""
+    numbers = left.diagnosis.growth(left.resource)
+    if numbers is None:
+        return None
+    left.facts["growth"] = numbers
+    return f"there are more at each checkpoint: {' → '.join(map(str, numbers))}"
+
+
 TESTS: tuple[tuple[str, Callable[[Left], str | None]], ...] = (
     ("executor-not-shut-down", _has_lost_executor),
     ("blocked-in-executor", _is_call_stuck),
     ("held-exit", _holds_exit),
+    ("accumulating", is_accumulating),
 )

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
     from leakguard._report import Leak
     from leakguard._rules import IgnoreRule
+    from leakguard._stacks import Frames
+
+
+_MOST_PLACES = 1000
 
 
 class Question:
@@ -60,12 +64,13 @@ class Question:
 class Found:
     """What one look saw."""
 
-    __slots__ = ("abandoned", "context", "hidden", "resources", "whys")
+    __slots__ = ("abandoned", "context", "growth", "hidden", "resources", "whys")
 
     def __init__(self, context: _describe.Context) -> None:
         self.context = context
         self.resources: list[Resource] = []
         self.whys: dict[int, str] = {}
+        self.growth: dict[int, str] = {}  # by serial: that its site has more than before
         self.abandoned: list[Leak] = []
         self.hidden: dict[IgnoreRule, int] = {}
 
@@ -74,12 +79,26 @@ class Found:
         """Whether waiting could end any of it."""
         return any(can_end(resource) for resource in self.resources)
 
+    def places(self) -> dict[int, Frames]:
+        """Where tasks are at this look, of not too many, by serial."""
+        tasks = [one for one in self.resources if one.record.kind == TASK]
+        try:
+            return {one.serial: one.current() for one in tasks[:_MOST_PLACES]}
+        except Exception:
+            return {}  # a property of the program's own class raised
+        finally:
+            self.context.forget_frames()
+
     def leaks(self) -> list[Leak]:
         try:
             self.context.find_unreachable(self.resources)
             samples = sample(self.resources)
             leaks = [
-                resource.leak(why=self.whys.get(resource.serial, ""), samples=samples)
+                resource.leak(
+                    why=self.whys.get(resource.serial, ""),
+                    also=self.growth.get(resource.serial, ""),
+                    samples=samples,
+                )
                 for resource in self.resources
             ]
         finally:
