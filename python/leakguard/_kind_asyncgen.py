@@ -93,12 +93,12 @@ def _beginning(code: bytes) -> int:
 
 def _is_begun_by_live_task(generator: Any) -> bool:
     creator = _core.creator(generator)
-    if creator is None or creator[0] != _TASK or creator[2] is None:
+    if creator is None:
         return False
-    task = creator[2]
     if creator[1] in _core.line(None):
         return _is_in_async_for()
-    return not task.done()
+    task = creator[2] if creator[0] == _TASK else None
+    return task is not None and not task.done()
 
 
 def _is_in_async_for() -> bool:
@@ -132,9 +132,22 @@ def _held() -> Iterator[Any]:
         if record.serial != here:
             for link, _, _ in _stacks.links(getattr(record.object, "_coro", None)):
                 yield from _referents(link)
+    for coroutine in _of_trio():
+        for link in _stacks.chain(coroutine):
+            yield from _referents(link)
     for record in _core.live(0, 1 << KIND.number):
         if record.object.ag_frame is not None:
             yield from _referents(record.object)
+
+
+def _of_trio() -> list[Any]:
+    """The coroutines of Trio's tasks in this thread, which are no resources of their own, but for
+    the one that runs."""
+    module = sys.modules.get("trio._core._run")
+    context = getattr(module, "GLOBAL_RUN_CONTEXT", None)
+    running = getattr(context, "task", None)
+    tasks = getattr(getattr(context, "runner", None), "tasks", ())
+    return [task.coro for task in tasks if task is not running]
 
 
 def _referents(owner: Any) -> Iterator[Any]:

@@ -207,6 +207,37 @@ def test_without_a_loop():
     assert generator.ag_frame is None
 
 
+def test_trio():
+    trio = pytest.importorskip("trio")
+
+    async def consume(task_status):
+        async for _ in numbers():
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def main():
+        async with trio.open_nursery() as nursery:
+            try:
+                async with leakguard.guard(kinds="asyncgen", grace=0.01):
+                    await nursery.start(consume)
+                async with leakguard.guard(kinds="asyncgen", grace=0.01):
+                    kept.append(numbers())
+                    await anext(kept[0])
+                    lines.append(here() - 1)
+            finally:
+                nursery.cancel_scope.cancel()
+                await kept[0].aclose()
+
+    kept, lines = [], []
+    with pytest.raises((LeakError, BaseExceptionGroup)) as caught:
+        trio.run(main)
+    error = caught.value
+    while isinstance(error, BaseExceptionGroup):
+        (error,) = error.exceptions
+    (leak,) = error.report
+    assert leak.site.lineno == lines[0]
+
+
 def test_one_from_before_is_found_and_is_no_leak():
     async def main():
         begun, fresh = numbers(), numbers()

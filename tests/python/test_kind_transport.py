@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import socket
+import ssl
 import sys
 
 import pytest
@@ -11,6 +12,26 @@ import leakguard
 from leakguard import LeakError
 
 KINDS = ("transport", "server")
+
+# Of localhost, made for this test; nobody trusts it.
+KEY_AND_CERTIFICATE = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgORHs6roYDO7HJAgp
+r3+rmpj5OYnkieTvp3SUVCqJMLihRANCAASUyHvoSPQuGEhcjQyi+T0s6n30AUSx
+piW4V1KeLtkUAVaBlvPYNRRKUriFrtqVB6Rt8lgBPTefoV01YA98pHLt
+-----END PRIVATE KEY-----
+-----BEGIN CERTIFICATE-----
+MIIBlTCCATugAwIBAgIUS18uoklNawJhBVuIbGjP3FKNn3YwCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyNDIzMjIxMFoYDzIxMjYxMDMx
+MjMyMjEwWjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAASUyHvoSPQuGEhcjQyi+T0s6n30AUSxpiW4V1KeLtkUAVaBlvPYNRRK
+UriFrtqVB6Rt8lgBPTefoV01YA98pHLto2kwZzAdBgNVHQ4EFgQUFvABxKuPFr+b
+CMtzTPZ3n/sUvfcwHwYDVR0jBBgwFoAUFvABxKuPFr+bCMtzTPZ3n/sUvfcwDwYD
+VR0TAQH/BAUwAwEB/zAUBgNVHREEDTALgglsb2NhbGhvc3QwCgYIKoZIzj0EAwID
+SAAwRQIgPnnw6cukLEF/rNLGL/Lgk4jBJoFN7xLCMCRBPCjZ/6oCIQDjr7XYFElH
+rdqW3nrT0y03aUwWr/D9z6fZaMcgkLNxxA==
+-----END CERTIFICATE-----
+"""
 
 
 def here():
@@ -242,3 +263,42 @@ def test_a_transport_that_was_freed_before_it_was_closed_is_a_leak():
             asyncio.run(main())
     (leak,) = caught.value.report
     assert (leak.state, leak.site.lineno) == ("destroyed", lines[0])
+
+
+def test_a_tls_connection_is_one_transport(tmp_path):
+    async def keep(reader, writer):
+        kept.append(writer)
+        writer.write(await reader.readline())
+
+    async def main():
+        server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server_side.load_cert_chain(certificate)
+        client_side = ssl.create_default_context(cafile=str(certificate))
+        async with await asyncio.start_server(keep, "127.0.0.1", 0, ssl=server_side) as server:
+            port = server.sockets[0].getsockname()[1]
+            address = {"host": "127.0.0.1", "port": port, "server_hostname": "localhost"}
+            async with leakguard.guard(kinds=("timer", "transport"), grace=5):
+                reader, writer = await asyncio.open_connection(**address, ssl=client_side)
+                writer.write(b"x\n")
+                assert await reader.readline() == b"x\n"
+                kept.pop().close()
+                writer.close()
+            try:
+                async with leakguard.guard(kinds=("timer", "transport"), grace=0.05):
+                    reader, writer = await asyncio.open_connection(**address, ssl=client_side)
+                    lines.append(here() - 1)
+                    writer.write(b"x\n")
+                    assert await reader.readline() == b"x\n"
+            finally:
+                kept.pop().close()  # the server's end waits for it
+
+    kept, lines = [], []
+    certificate = tmp_path / "both.pem"
+    certificate.write_text(KEY_AND_CERTIFICATE)
+    with pytest.raises(LeakError) as caught:
+        asyncio.run(main())
+    assert [
+        leak.site.lineno
+        for leak in caught.value.report
+        if not leak.site.filename.startswith("/usr")
+    ]

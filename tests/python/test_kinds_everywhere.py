@@ -297,3 +297,40 @@ def test_uvicorn_with_all_kinds(loop):
     if loop == "asyncio":
         run = asyncio.run
     run(main())
+
+
+def test_a_forked_child_is_not_blamed_and_does_not_crash(program):
+    result = program(
+        """
+import asyncio, os, sys
+import leakguard
+
+KINDS = ("task", "thread", "timer", "asyncgen", "loop", "executor", "transport", "server")
+
+async def numbers():
+    yield 1
+
+async def main():
+    asyncio.get_running_loop().call_later(3600, print)
+    kept.append(numbers())
+    await anext(kept[0])
+    kept.append(await asyncio.start_server(print, "127.0.0.1", 0))
+
+kept = []
+leakguard.install(kinds=KINDS)
+loop = asyncio.new_event_loop()
+loop.run_until_complete(main())
+pid = os.fork()
+if not pid:
+    point = leakguard.checkpoint()
+    code = len(point.leaks(kinds=KINDS))
+    asyncio.new_event_loop().close()
+    code += len(leakguard.snapshot(kinds=KINDS)) > 20
+    sys.exit(code)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+loop.run_until_complete(loop.shutdown_asyncgens())
+kept[1].close()
+loop.close()
+""",
+    )
+    assert (result.stdout, result.stderr) == ("0\n", "")
