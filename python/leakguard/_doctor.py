@@ -81,6 +81,7 @@ def _say_hooks(say: Callable[..., None]) -> bool:
     stacks = f"libunwind {unwinder}" if unwinder else "ABSENT: built without libunwind"
     say(f"  native stacks: {stacks}")
     say(f"Kinds: {', '.join(_tracking.AVAILABLE)}")
+    say("  transport, server: those of asyncio's own loops; uvloop makes its own in C, not seen")
     say("Sub-interpreters: passed through; only the main interpreter is tracked.")
     return bool(hooks["tasks"] and hooks["loops"] and threads)
 
