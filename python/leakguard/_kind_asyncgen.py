@@ -133,7 +133,7 @@ def _held() -> Iterator[Any]:
             for link, _, _ in _stacks.links(getattr(record.object, "_coro", None)):
                 yield from _referents(link)
     for coroutine in _of_trio():
-        for link in _stacks.chain(coroutine):
+        for link, _, _ in _stacks.links(coroutine):
             yield from _referents(link)
     for record in _core.live(0, 1 << KIND.number):
         if record.object.ag_frame is not None:
