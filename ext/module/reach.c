@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "address_map.h"
 #include "compat.h"
 #include "frames.h"
 #include "leakguard/clock.h"
@@ -32,10 +33,6 @@ enum {
 /* References beyond count as many: an immortal object, a root. */
 #define MANY_REFERENCES (1 << 28)
 
-#define PAGE_BITS 12
-#define GRANULE_BITS 4 /* objects begin at multiples of 16 */
-#define GRANULES (1u << (PAGE_BITS - GRANULE_BITS))
-#define PAGE_LIMIT 300000u /* 1 KiB each */
 #define LOOK_AT_CLOCK 4096u
 
 typedef struct {
@@ -53,11 +50,6 @@ typedef struct {
 } node;
 
 typedef struct {
-    uintptr_t number; /* address >> PAGE_BITS; 0 for a free place */
-    uint32_t *nodes;  /* owned: by granule */
-} page;
-
-typedef struct {
     blocked_task *blocked;
     size_t blocked_count;
     PyObject *own;        /* tuple of types, borrowed */
@@ -68,9 +60,7 @@ typedef struct {
     node *nodes;
     uint32_t *stack; /* nodes to be followed; each at most once */
     size_t height;
-    page *pages;
-    size_t page_mask;
-    size_t page_count;
+    address_map map; /* of the objects to their nodes */
 
     bool follow_weak;
     uint8_t mark;   /* the flag that is set now */
@@ -90,79 +80,11 @@ is_over(reach *self)
     return self->given_up != NULL;
 }
 
-static page *
-find_page(reach *self, uintptr_t number)
-{
-    size_t place = (size_t)((uint64_t)number * UINT64_C(0x9E3779B97F4A7C15) >> 24);
-    for (;; place++) {
-        page *found = &self->pages[place & self->page_mask];
-        if (found->number == number || found->number == 0) {
-            return found;
-        }
-    }
-}
-
 /* The node of an object, 0 for one that is not tracked. */
 static uint32_t
-node_of(reach *self, const void *object)
+node_of(const reach *self, const void *object)
 {
-    uintptr_t address = (uintptr_t)object;
-    page *found = find_page(self, address >> PAGE_BITS);
-    bool is_aligned = (address & ((1u << GRANULE_BITS) - 1)) == 0;
-    return found->number != 0 && is_aligned ? found->nodes[address >> GRANULE_BITS & (GRANULES - 1)]
-                                            : 0;
-}
-
-/* Room for twice as many pages. */
-static bool
-grow_pages(reach *self)
-{
-    page *old = self->pages;
-    size_t size = old != NULL ? self->page_mask + 1 : 0;
-    size_t larger = size != 0 ? size * 2 : 1024;
-    page *pages = calloc(larger, sizeof(*pages));
-    if (pages == NULL) {
-        return false;
-    }
-    self->pages = pages;
-    self->page_mask = larger - 1;
-    for (size_t i = 0; i < size; i++) {
-        if (old[i].number != 0) {
-            *find_page(self, old[i].number) = old[i];
-        }
-    }
-    free(old);
-    return true;
-}
-
-/* An object at an odd address gets no place: nothing is known to lead to it, so it is a root. */
-static bool
-add_object(reach *self, const void *object, uint32_t number)
-{
-    uintptr_t address = (uintptr_t)object;
-    if ((address & ((1u << GRANULE_BITS) - 1)) != 0) {
-        return true;
-    }
-    page *found = find_page(self, address >> PAGE_BITS);
-    if (found->number == 0) {
-        if (self->page_count >= PAGE_LIMIT) {
-            return false;
-        }
-        if (self->page_count * 2 > self->page_mask) {
-            if (!grow_pages(self)) {
-                return false;
-            }
-            found = find_page(self, address >> PAGE_BITS);
-        }
-        found->nodes = calloc(GRANULES, sizeof(*found->nodes));
-        if (found->nodes == NULL) {
-            return false;
-        }
-        found->number = address >> PAGE_BITS;
-        self->page_count++;
-    }
-    found->nodes[address >> GRANULE_BITS & (GRANULES - 1)] = number;
-    return true;
+    return address_map_find(&self->map, object);
 }
 
 static bool
@@ -170,7 +92,7 @@ index_objects(reach *self)
 {
     self->nodes = calloc(self->count + 1, sizeof(*self->nodes));
     self->stack = malloc((self->count + 1) * sizeof(*self->stack));
-    if (self->nodes == NULL || self->stack == NULL || !grow_pages(self)) {
+    if (self->nodes == NULL || self->stack == NULL) {
         return false;
     }
     for (uint32_t i = 1; i <= self->count && !is_over(self); i++) {
@@ -179,7 +101,7 @@ index_objects(reach *self)
         node *found = &self->nodes[i];
         found->references = references < MANY_REFERENCES ? (int32_t)references - 1 /* the list's */
                                                          : MANY_REFERENCES;
-        if (!add_object(self, object, i)) {
+        if (!address_map_add(&self->map, object, i)) {
             return false;
         }
     }
@@ -641,10 +563,7 @@ waiting_forever(PyObject *own, PyObject *cancellers, double timeout)
     else if (list.count == 0 || mark_everything(&self, is_held)) {
         result = result_of(&self, is_held);
     }
-    for (size_t i = 0; self.pages != NULL && i <= self.page_mask; i++) {
-        free(self.pages[i].nodes);
-    }
-    free(self.pages);
+    address_map_free(&self.map);
     free(self.nodes);
     free(self.stack);
     free(is_held);
