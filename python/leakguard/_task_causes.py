@@ -123,15 +123,17 @@ def _is_moving(left: Left) -> str | None:
     before = left.diagnosis.before.get(left.resource.serial)
     if before is None or left.cancellation is not None:
         return None
+    passed: list[tuple[str, int, int]] = []
     for earlier, now in zip(before, left.resource.current(), strict=False):
+        file, line, function = now
+        passed.append((file, earlier[1], line))
         if earlier == now:
             continue
-        file, line, function = now
-        if (file, function) != (earlier[0], earlier[2]) or line <= earlier[1]:
+        if (file, function) != (earlier[0], earlier[2]) or line < earlier[1]:
             return None
         from leakguard import _source
 
-        if _source.is_in_one_loop(file, earlier[1], line):
+        if any(_source.is_in_one_loop(*lines) for lines in passed):
             return None
         return f"it was still going on: at line {earlier[1]}, then at {frame_text(now)}"
     return None

@@ -44,6 +44,9 @@ def test_winding_down_while_it_still_gets_on(check):  # noqa: F811
     )
 
 
-def test_a_ticker_does_not_get_on(check):  # noqa: F811
-    leak = only(check("growth", "ticking", grace=0.2), "growth", "ticks")
+@pytest.mark.parametrize(
+    ("function", "comment"), [("ticking", "ticks"), ("ticking_in_a_call", "ticks in a call")]
+)
+def test_a_ticker_does_not_get_on(function, comment, check):  # noqa: F811
+    leak = only(check("growth", function, grace=0.2), "growth", comment)
     assert leak.cause == "still-running"

@@ -80,3 +80,17 @@ async def round_and_round():
 
 async def ticking():
     return asyncio.create_task(round_and_round())  # ticks
+
+
+async def step():
+    await asyncio.sleep(0.0001)
+    await asyncio.sleep(0.0001)
+
+
+async def step_for_ever():
+    while True:
+        await step()
+
+
+async def ticking_in_a_call():
+    return asyncio.create_task(step_for_ever())  # ticks in a call

@@ -1,0 +1,81 @@
+"""What cannot be looked into has no cause, and breaks no report; closed loops."""
+
+import pytest
+
+from leakguard import Report, guard
+
+from .test_causes import CAUSES, check, line_of, only  # noqa: F401  # check is a fixture
+
+
+def test_a_task_whose_own_code_raises_is_reported_without_a_cause(check):  # noqa: F811
+    report = check("odd", "raising", grace=0.05)
+    causes = {leak.site.lineno: leak.cause for leak in report}
+    assert causes == {line_of("odd", "raises"): None, line_of("odd", "ordinary"): "orphaned"}
+
+
+def test_a_block_of_mocks(check):  # noqa: F811
+    assert only(check("odd", "with_mocks"), "odd", "holds mocks").cause == "still-running"
+
+
+def test_a_pure_python_task(check):  # noqa: F811
+    leak = only(check("odd", "pure"), "odd", "pure")
+    assert leak.cause == "still-running"
+    assert leak.facts["waits_in"] == "sleep"
+
+
+def test_a_task_that_runs_in_another_thread(check):  # noqa: F811
+    report = check("odd", "running_elsewhere", grace=0.1)
+    (task,) = (leak for leak in report if leak.kind == "task")
+    assert (task.state, task.cause) == ("running", "still-running")
+
+
+def test_loop_closed(check):  # noqa: F811
+    leak = only(check("odd", "closed_loop"), "odd", "on a loop that is closed")
+    assert (leak.state, leak.cause) == ("abandoned", "loop-closed")
+    assert leak.why == "left pending when its loop was closed"
+
+
+def test_loop_open(check):  # noqa: F811
+    leak = only(check("odd", "open_loop"), "odd", "on a loop that is open")
+    assert leak.cause == "still-running"
+
+
+def test_with_uvloop(run):
+    pytest.importorskip("uvloop")
+    text = (
+        "import asyncio, sys, uvloop; sys.argv[1:] = ['deadlocks', 'two_locks'];"
+        "asyncio.events.new_event_loop = uvloop.new_event_loop; exec(open('run.py').read())"
+    )
+    found = run("-c", text, cwd=CAUSES)
+    assert {leak.cause for leak in Report.from_json(found.stdout)} == {"deadlock"}
+
+
+def test_a_failing_diagnosis_leaves_the_leak(monkeypatch):
+    import threading
+
+    from leakguard import _causes
+
+    def fail(*arguments, **options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(_causes.Diagnosis, "of", fail)
+    stop = threading.Event()
+    with guard(action=lambda report: None, grace=0) as block:
+        threading.Thread(target=stop.wait).start()
+    stop.set()
+    (leak,) = block.report
+    assert (leak.cause, leak.why) == (None, "")
+
+
+def test_a_clean_check_loads_no_diagnosis(run):
+    text = (
+        "import asyncio, sys, leakguard\n"
+        "async def main():\n"
+        "    async with leakguard.guard():\n"
+        "        await asyncio.create_task(asyncio.sleep(0))\n"
+        "asyncio.run(main())\n"
+        "print([name for name in ('_causes', '_awaits', '_source', '_deadlocks')"
+        " if 'leakguard.' + name in sys.modules])\n"
+    )
+    found = run("-c", text)
+    assert (found.stdout, found.stderr) == ("[]\n", "")
