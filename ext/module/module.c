@@ -735,6 +735,23 @@ core_newest_live(PyObject *module, PyObject *unused)
     return PyLong_FromUnsignedLongLong(lg_registry_newest_live(glue->tracker->registry));
 }
 
+/* What a clean check asks, in one step. */
+static PyObject *
+core_is_quiet(PyObject *module, PyObject *args)
+{
+    (void)module;
+    unsigned long long epoch, serial, dropped;
+    if (!PyArg_ParseTuple(args, "KKK:is_quiet", &epoch, &serial, &dropped)) {
+        return NULL;
+    }
+    if (!is_here() || glue->tracker == NULL || glue->epoch != epoch || lg_process_forked()) {
+        Py_RETURN_FALSE;
+    }
+    find_natives();
+    return PyBool_FromLong(lg_registry_newest_live(glue->tracker->registry) <= serial
+                           && glue->tracker->dropped == dropped);
+}
+
 static PyObject *
 core_failures(PyObject *module, PyObject *unused)
 {
@@ -918,6 +935,8 @@ static PyMethodDef functions[] = {
     {"stats", core_stats, METH_NOARGS, NULL},
     {"mark", core_mark, METH_NOARGS, "(epoch, serial, dropped)"},
     {"newest_live", core_newest_live, METH_NOARGS, NULL},
+    {"is_quiet", core_is_quiet, METH_VARARGS,
+     "is_quiet(epoch, serial, dropped): whether nothing lives that was born since this mark"},
     {"failures", core_failures, METH_NOARGS, NULL},
     {"now", core_now, METH_NOARGS, "nanoseconds, as in Record.born"},
     {"thread_info", core_thread_info, METH_O,

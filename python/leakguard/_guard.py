@@ -72,9 +72,11 @@ class Guard:
     """
 
     def __init__(self, options: Options, scope: Scope | None = None) -> None:
-        """scope: the block's, not entered yet; None for one of its own where it needs one."""
+        """scope: the block's, not entered yet, made while these kinds are tracked; None for one of
+        its own where it needs one."""
         self._options = options
-        _tracking.ensure(options.kinds)
+        if scope is None:
+            _tracking.ensure(options.kinds)
         self._scope = Scope() if scope is None and options.scoped else scope
         if self._scope is not None:
             self._scope.enter()
@@ -85,6 +87,8 @@ class Guard:
         self.report: Report | None = None
 
     def _begin_watch(self, options: Options) -> Watch | None:
+        if not options.limits:
+            return None
         scope = self._scope.number if self._scope is not None and options.scoped else 0
         try:
             return options.limits.begin(scope)
@@ -106,6 +110,10 @@ class Guard:
     def _seen(self) -> Seen | None:
         return None if self._watch is None else self._watch.look()
 
+    def _is_quiet(self) -> bool:
+        """Whether a check would find nothing: known at once for nearly every block."""
+        return self._watch is None and self._mark.is_quiet()
+
     def _is_foreign_process(self) -> bool:
         """A guard entered before a fork checks nothing in the child."""
         return self._mark.pid != os.getpid()
@@ -114,6 +122,9 @@ class Guard:
         """False where there is nothing to check."""
         if self._scope is not None:
             self._scope.leave()
+        if self._is_quiet():
+            self.report = Report([], reason="block", label=self.label)
+            return False
         if self._is_foreign_process():
             self.report = Report([], reason="block", label=self.label)
             return False

@@ -48,6 +48,8 @@ def add(owner: Any, name: str, value: Any) -> None:
 
 def catch_up() -> None:
     """Run what waits for modules that came in past our finder (another finder stood before it)."""
+    if _waiting.keys().isdisjoint(sys.modules.keys()):
+        return  # as at nearly every check
     for name in tuple(_waiting):
         module = sys.modules.get(name)
         if module is not None and not _is_initializing(module):

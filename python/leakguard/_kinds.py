@@ -43,7 +43,9 @@ def parse_kinds(
     Raises TypeError for anything but strings, and ValueError for no kind at all, an unknown kind,
     and a kind that is not available.
     """
-    chosen = DEFAULT_KINDS if value is None else _as_strings(value)
+    if value is None:
+        return DEFAULT_KINDS
+    chosen = _as_strings(value)
     if not chosen:
         raise ValueError(f"kinds is empty; allowed: {_listed(KINDS)}")
     known = known_kinds()

@@ -77,6 +77,16 @@ class Mark:
         dropped: int = _core.mark()[2] - self.dropped
         return dropped + _overflow[0] - self.overflow
 
+    def is_quiet(self) -> bool:
+        """Whether any look would see nothing: what was born since has ended, nothing was abandoned,
+        no record was dropped. False where that takes a closer look."""
+        return (
+            not _abandoned
+            and _overflow[0] == self.overflow
+            and _core.is_quiet(self.epoch, self.serial, self.dropped)
+            and self.pid == os.getpid()
+        )
+
     @property
     def is_current(self) -> bool:
         """False where leakguard was uninstalled since."""

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from leakguard._report import Leak
     from leakguard._verdict import Found
 
+_ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+# What pytest and functools write; inspect.markcoroutinefunction and hypothesis leave their own.
+_HARMLESS = frozenset({"pytestmark", "__wrapped__"})
+
 
 class Owner(Guard):
     """A test (with its function-scoped fixtures), or a wider fixture.
@@ -61,6 +65,9 @@ class Owner(Guard):
     def _begin_watch(self, options: Options) -> Watch | None:
         # A wider fixture lives on through tests that have limits of their own, or none.
         return super()._begin_watch(options) if self.reason == "test" else None
+
+    def _is_quiet(self) -> bool:
+        return not self._left and super()._is_quiet()
 
     def _question(self) -> Question:
         whole = self.reason == "test" and not self._options.scoped
@@ -105,6 +112,7 @@ class Owner(Guard):
             or _check.running_loop() is not None
             or self._is_foreign_process()
             or not self._mark.is_current
+            or self._mark.is_quiet()
         ):
             return
         polling = _LoopPolling(self._question(), self._options.grace, loop)
@@ -117,12 +125,15 @@ class Owner(Guard):
         # By the loop's check: the last look must not find them once more.
         _ledger.report(leaks, polling)
 
-    def end(self, *, failed: bool) -> Report:
+    def end(self, *, failed: bool) -> Report | None:
         """The last look, after the last piece of the owner's code; then its action, except "raise",
-        which is the caller's.
+        which is the caller's. None where nothing is left.
 
         failed: it had a failure of its own, which is not to be hidden by a warning.
         """
+        if self._is_quiet():
+            self.drop()
+            return None
         try:
             if self._begin_exit(None):
                 for loop in self._loops:
@@ -185,8 +196,22 @@ class _LoopPolling(_check.Polling):
         ]
 
 
+def is_plain(function: object) -> bool:
+    """Whether this is, at a glance, a function that is not async and wraps none. inspect takes
+    microseconds, which a test that has nothing to do with asyncio should not pay."""
+    if isinstance(function, types.MethodType):
+        function = function.__func__
+    return (
+        isinstance(function, types.FunctionType)
+        and not function.__code__.co_flags & _ASYNC
+        and function.__dict__.keys() <= _HARMLESS
+    )
+
+
 def is_async(function: object) -> bool:
     """Whether this is a coroutine function or an async generator function."""
+    if is_plain(function):
+        return False
     return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 

@@ -15,15 +15,15 @@ from leakguard._errors import LeakError, error_of
 from leakguard._findings import is_clean
 from leakguard._guard import Options
 from leakguard._pytest_summary import SECTION, finding
+from leakguard._report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from _pytest.fixtures import SubRequest
 
     from leakguard._baseline import Baseline, Key
     from leakguard._owner import Owner
-    from leakguard._report import Report
     from leakguard._rules import IgnoreRule
 
 MARKER = "leakguard"
@@ -71,16 +71,29 @@ class Settings:
             options.rules += (cast("IgnoreRule", self.baseline),)  # it acts as one
         return options
 
-    def wants(self, item: pytest.Item) -> bool:
-        """Whether this test is to be checked."""
-        marker = item.get_closest_marker(MARKER)
-        if marker is not None:
+    def wants(self, item: pytest.Item, markers: Sequence[pytest.Mark] | None = None) -> bool:
+        """Whether this test is to be checked. markers: its own, where they are known."""
+        for marker in markers_of(item) if markers is None else markers:
             return not marker.args or bool(marker.args[0])
         return self.every or FIXTURE in getattr(item, "fixturenames", ())
 
 
+def markers_of(item: pytest.Item) -> list[pytest.Mark]:
+    """As item.iter_markers, the closest one first; nearly always there is none."""
+    found = []
+    node: Any = item
+    while node is not None:
+        for marker in node.own_markers:
+            if marker.name == MARKER:
+                found.append(marker)
+        node = node.parent
+    return found
+
+
 class _Test:
     """The test that runs now."""
+
+    __slots__ = ("failed", "item", "owner", "skipped")
 
     def __init__(self, item: pytest.Item, owner: Owner) -> None:
         self.item = item
@@ -95,12 +108,12 @@ class Checks:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._default = settings.options()
-        self._wanted: dict[pytest.Item, bool] = {}
+        self._wanted: dict[int, bool] = {}  # by identity: the session keeps its items
         self._test: _Test | None = None
         self._fixtures: dict[pytest.FixtureDef[Any], Owner] = {}  # the wider ones, set up
         self._setting_up: list[Owner] = []  # one for another, outermost first
         self._ended: list[tuple[Owner, Report]] = []  # since the last report of a teardown
-        self._findings: list[dict[str, Any]] = []
+        self._findings: list[str | dict[str, Any]] = []
         self._raised: LeakError | None = None
         self._told: list[Report] = []  # in that error
         self._interrupted = False
@@ -124,7 +137,7 @@ class Checks:
         if self._test is not None:
             yield
             return
-        self._begin_test(item, self._options_of(item))
+        self._begin_test(item, self._options_of(markers_of(item)))
         try:
             yield
         finally:
@@ -132,13 +145,14 @@ class Checks:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, None, None]:
-        wanted = self._wanted.get(item)
+        markers = markers_of(item)
+        wanted = self._wanted.get(id(item))
         if wanted is None:
-            wanted = self._wanted[item] = self._settings.wants(item)
+            wanted = self._wanted[id(item)] = self._settings.wants(item, markers)
         if not wanted:
             return (yield)
         try:
-            options = self._options_of(item)
+            options = self._options_of(markers)
         except (TypeError, ValueError) as error:
             complaint = f"@pytest.mark.{MARKER}: {error}"
         else:
@@ -151,15 +165,21 @@ class Checks:
         pytest.fail(complaint, pytrace=False)
 
     def _begin_test(self, item: pytest.Item, options: Options) -> None:
-        item.user_properties[:] = [it for it in item.user_properties if it[0] != MARKER]
+        if item.user_properties:
+            item.user_properties[:] = [it for it in item.user_properties if it[0] != MARKER]
         owner = _owner.Owner(options, "test", item.nodeid)
-        owner.leave_out(lambda: [it.own.number for it in self._fixtures.values()])
+        owner.leave_out(self._scopes_of_fixtures)
         self._test = _Test(item, owner)
 
-    def _options_of(self, item: pytest.Item) -> Options:
+    def _scopes_of_fixtures(self) -> list[int]:
+        return [it.own.number for it in self._fixtures.values()]
+
+    def _options_of(self, markers: Sequence[pytest.Mark]) -> Options:
         """Of all its markers; of two that give an argument, the closer one's counts."""
+        if not markers:
+            return self._default
         given: dict[str, Any] = {}
-        for marker in reversed([*item.iter_markers(MARKER)]):
+        for marker in reversed(markers):
             if len(marker.args) > 1 or not all(isinstance(it, bool) for it in marker.args):
                 raise TypeError(
                     f"allowed are True or False, and keyword arguments, not {marker.args!r}"
@@ -193,15 +213,28 @@ class Checks:
             test.owner.drop()
         else:
             report = test.owner.end(failed=test.failed)
-            if not (is_clean(report) and test.skipped):
+            if report is not None and not (is_clean(report) and test.skipped):
                 self._note(test.owner, report)
+            elif not test.skipped:
+                self._note_clean(test.owner)
 
     def _end_fixture(self, fixturedef: pytest.FixtureDef[Any]) -> None:
         owner = self._fixtures.pop(fixturedef)
         if self._interrupted:
             owner.drop()
         else:
-            self._note(owner, owner.end(failed=False))
+            report = owner.end(failed=False)
+            if report is None:
+                self._note_clean(owner)
+            else:
+                self._note(owner, report)
+
+    def _note_clean(self, owner: Owner) -> None:
+        if owner.reason == "test" and self._settings.baseline is None:
+            self._findings.append(owner.name)
+        else:
+            report = Report([], reason=owner.reason, label=owner.label)
+            self._findings.append(finding(owner, report, self._known(report)))
 
     def _note(self, owner: Owner, report: Report) -> None:
         self._ended.append((owner, report))
@@ -309,6 +342,8 @@ class Checks:
             for _, report in self._ended:
                 if not is_clean(report):
                     item.user_properties.append((MARKER, report.to_json()))
+        if not self._ended:
+            return
         raising = [
             report
             for owner, report in self._ended
@@ -332,10 +367,11 @@ class Checks:
                 test.failed |= report.failed or _failed_as_expected(report)
                 test.skipped |= report.skipped and call.when == "setup"
             return report
+        if self._findings:
+            report.leakguard, self._findings = self._findings, []  # type: ignore[attr-defined]
         if not self._ended:
             return report
         ended, self._ended = self._ended, []
-        report.leakguard, self._findings = self._findings, []  # type: ignore[attr-defined]
         raised, self._raised = self._raised, None
         told, self._told = self._told, []
         if call.excinfo is not None and call.excinfo.value is raised:
@@ -370,6 +406,8 @@ def _long_text(error: pytest.ExceptionInfo[BaseException], report: Report) -> An
 def _async_function_of(item: pytest.Item) -> tuple[Any, str]:
     """Where the coroutine function of an async test stands, for the plugin that will run it."""
     function = getattr(item, "obj", None)
+    if _owner.is_plain(function):
+        return None, ""
     hypothesis = getattr(function, "hypothesis", None)
     inner = getattr(hypothesis, "inner_test", None)
     if inspect.iscoroutinefunction(inner):

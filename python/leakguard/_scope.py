@@ -27,8 +27,9 @@ class Scope:
         """apart: this block is inside no other, whatever block the code here is in."""
         _core.set_scope_variable(_variable)
         self.number = next(_numbers)
-        _parents[self.number] = 0 if apart else _variable.get(0)
+        # In this order: `close` in another thread forgets what no open block contains.
         _open.add(self.number)
+        _parents[self.number] = 0 if apart else _variable.get(0)
         self._inner = self.number
         self._token: contextvars.Token[int] | None = None
         self._before = 0
@@ -67,9 +68,14 @@ class Scope:
         if _core.is_installed() and _core.mark()[0] == self._epoch:
             _core.count_scopes(-1)
         _open.discard(self.number)
-        if not _is_asked_for(self.number):
-            for number in [it for it in list(_parents) if not _is_asked_for(it)]:
+        known = list(_parents)
+        if not _open:
+            for number in known:
                 _parents.pop(number, None)
+        elif not _is_asked_for(self.number):
+            for number in known:
+                if not _is_asked_for(number):
+                    _parents.pop(number, None)
 
 
 class _Running:
