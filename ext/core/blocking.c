@@ -59,6 +59,7 @@ struct lg_blocking {
     bool watched;  /* there is a watcher */
     bool stopping; /* it is to end */
     bool joining;  /* somebody waits for its end: none is made before */
+    pid_t forking; /* the thread that forks now */
     lg_loop *loops;
     stop stops[STOPS]; /* the last ones */
     size_t next_stop;
@@ -537,6 +538,7 @@ lg_blocking_before_fork(lg_blocking *blocking)
     if (blocking != NULL) {
         pthread_mutex_lock(&blocking->lock);
         end_watcher(blocking);
+        blocking->forking = (pid_t)syscall(SYS_gettid);
     }
 }
 
@@ -556,8 +558,13 @@ lg_blocking_after_fork_in_child(lg_blocking *blocking)
         return;
     }
     init_conditions(blocking);
-    for (lg_loop *loop = blocking->loops; loop != NULL; loop = loop->next) {
-        loop->link = NULL; /* the forking thread's own is still to be ended */
+    lg_loop *next;
+    for (lg_loop *loop = blocking->loops; loop != NULL; loop = next) {
+        next = loop->next;
+        loop->link = NULL;
+        if (loop->tid != blocking->forking) { /* this thread's own is still to be ended */
+            release(loop);
+        }
     }
     blocking->loops = NULL;
     atomic_store(&blocking->on, false);

@@ -119,6 +119,15 @@ class Watch:
             self._lost += 1
 
 
+def hooks() -> tuple[str, ...]:
+    """What can be watched here: the names of what loops wait in. uvloop only where it is loaded."""
+    watch = Watch(3600.0, 0)
+    try:
+        return tuple(_core.blocking_state()[1])
+    finally:
+        watch.close()
+
+
 def clear() -> None:
     """Forget all: tracking has ended."""
     _open.clear()

@@ -59,6 +59,19 @@ pass(int64_t time)
     }
 }
 
+/* Blocks for at least this time, and until the watcher has had its look: a slow machine, or valgrind,
+ * may take long to come to it. */
+static void
+block(const account *mine, int64_t time)
+{
+    int before = mine->looks;
+    pass(time);
+    for (int64_t end = lg_blocking_now() + 30000 * MS;
+         mine->looks == before && lg_blocking_now() < end;) {
+        pass(MS);
+    }
+}
+
 /* Not by counting threads: a sanitizer has some of its own. */
 static bool
 is_alive(pid_t tid)
@@ -85,7 +98,7 @@ START_TEST(a_block_is_told_once_with_its_exact_duration)
     int64_t before = lg_blocking_now();
     lg_loop *loop = lg_loop_begin(&mine);
     int64_t first = lg_blocking_now();
-    pass(80 * MS);
+    block(&mine, 80 * MS);
     int64_t last = lg_blocking_now();
     lg_loop_idle(loop);
     int64_t after = lg_blocking_now();
@@ -128,14 +141,14 @@ START_TEST(each_iteration_and_the_end_count_by_themselves)
     start(10 * MS);
     lg_loop *loop = lg_loop_begin(&mine);
     for (int i = 1; i <= 3; i++) {
-        pass(30 * MS);
+        block(&mine, 30 * MS);
         lg_loop_idle(loop);
         ck_assert_int_eq(mine.told, i);
         ck_assert_int_eq(mine.looks, i);
         pass(30 * MS);
         lg_loop_busy(loop);
     }
-    pass(30 * MS);
+    block(&mine, 30 * MS);
     lg_loop_end(loop);
     ck_assert_int_eq(mine.told, 4);
     lg_blocking_stop();
@@ -147,7 +160,7 @@ START_TEST(a_cut_parts_one_block_and_what_is_exempt_counts_for_none)
     account mine = {0};
     start(20 * MS);
     lg_loop *loop = lg_loop_begin(&mine);
-    pass(40 * MS);
+    block(&mine, 40 * MS);
     lg_loop_cut(loop);
     ck_assert_int_eq(mine.told, 1);
     lg_loop_exempt(loop, true);
@@ -178,7 +191,9 @@ run_loop(void *argument)
     runner *mine = argument;
     lg_loop *loop = lg_loop_begin(&mine->account);
     for (int i = 0; i < 5; i++) {
-        pass(mine->time);
+        if (mine->time != 0) {
+            block(&mine->account, mine->time);
+        }
         lg_loop_idle(loop);
         pass(MS);
         lg_loop_busy(loop);
@@ -248,7 +263,7 @@ END_TEST
 START_TEST(a_loop_outlives_the_watching_and_is_told_nothing_more)
 {
     account mine = {0};
-    start(10 * MS);
+    start(100000 * MS);
     lg_loop *loop = lg_loop_begin(&mine);
     lg_blocking_stop();
     ck_assert_ptr_null(lg_loop_begin(&mine));
@@ -307,7 +322,7 @@ START_TEST(a_fork_ends_the_watcher_before_and_a_busy_loop_makes_it_anew)
     mine = (account){0};
     lg_loop_busy(loop);
     tid = watcher();
-    pass(60 * MS);
+    block(&mine, 60 * MS);
     lg_loop_idle(loop);
     ck_assert_int_eq(mine.told, 1);
     ck_assert(mine.sampled);
@@ -329,9 +344,15 @@ END_TEST
 START_TEST(a_process_that_was_stopped_has_not_blocked)
 {
     account mine = {0};
+    int ready[2];
+    ck_assert_int_eq(pipe(ready), 0);
     pid_t helper = fork();
     if (helper == 0) {
         struct timespec pause = {.tv_nsec = 60 * MS}, stopped = {.tv_nsec = 900 * MS};
+        char byte;
+        if (read(ready[0], &byte, 1) != 1) {
+            _exit(1);
+        }
         nanosleep(&pause, NULL);
         kill(getppid(), SIGSTOP);
         nanosleep(&stopped, NULL);
@@ -341,6 +362,7 @@ START_TEST(a_process_that_was_stopped_has_not_blocked)
     start(100 * MS);
     lg_loop *loop = lg_loop_begin(&mine);
     int64_t longest = 0;
+    ck_assert_int_eq(write(ready[1], "", 1), 1);
     while (waitpid(helper, NULL, WNOHANG) == 0) {
         int64_t begun = lg_blocking_now();
         pass(2 * MS);
@@ -351,7 +373,9 @@ START_TEST(a_process_that_was_stopped_has_not_blocked)
     }
     lg_loop_end(loop);
     ck_assert_int_gt(longest, 500 * MS); /* it was stopped */
-    ck_assert_int_eq(mine.told, 0);
+    ck_assert(mine.told == 0 || mine.duration < 500 * MS);
+    close(ready[0]);
+    close(ready[1]);
     lg_blocking_stop();
 }
 END_TEST

@@ -16,7 +16,7 @@ import pytest
 from tests.python.conftest import line_of
 
 import leakguard
-from leakguard import _core
+from leakguard import _blocking, _core
 
 BOUND = 0.05
 LONG = 0.2  # leaves the watcher time to look on a busy machine
@@ -479,9 +479,14 @@ def test_all_is_put_back(new_loop):
     assert _core.blocking_state() == (0, [])
 
 
+def test_what_can_be_watched_is_known_to_doctor():
+    assert "select.epoll.poll" in _blocking.hooks()
+    assert _core.blocking_state() == (0, [])
+
+
 GOT = """
 import re, sys, uvloop.loop, ctypes, leakguard, _ctypes
-from leakguard import _core
+from leakguard import _blocking, _core
 def mapped(path):
     with open("/proc/self/maps") as maps:
         return [line.split() for line in maps if path in line]
@@ -528,7 +533,7 @@ def test_uninstall_in_the_midst_and_a_later_guard():
 
 FORK = """
 import asyncio, os, sys, time, warnings, leakguard
-from leakguard import _core
+from leakguard import _blocking, _core
 warnings.simplefilter("error")
 async def main():
     async with leakguard.guard(blocking=0.05, grace=0, action=lambda report: None) as guard:
