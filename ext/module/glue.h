@@ -423,6 +423,9 @@ extern PyStructSequence_Desc Record_desc;
 /* What lives; with `done` the tasks that have ended and are still alive as objects, instead. */
 PyObject *
 records_live(module_state *state, uint64_t since, unsigned kinds, bool done);
+/* (kind, stack id) -> how many live of what was born since tracking began; native threads left out. */
+PyObject *
+records_count(unsigned kinds);
 /* The record of an object, or None. */
 PyObject *
 records_find(module_state *state, PyObject *object);

@@ -668,6 +668,17 @@ core_find(PyObject *module, PyObject *object)
 }
 
 static PyObject *
+core_count(PyObject *module, PyObject *kinds)
+{
+    (void)module;
+    unsigned long mask = PyLong_AsUnsignedLong(kinds);
+    if (mask == (unsigned long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    return require_installed() ? records_count((unsigned)mask) : NULL;
+}
+
+static PyObject *
 core_creator(PyObject *module, PyObject *object)
 {
     (void)module;
@@ -928,6 +939,8 @@ static PyMethodDef functions[] = {
      "waiting_forever(own types, types that cancel, seconds) -> (serials of tasks that wait for "
      "ever, of waiting ones that nobody holds), or why it gave up"},
     {"find", core_find, METH_O, "find(object) -> its Record, or None"},
+    {"count", core_count, METH_O,
+     "count(kinds) -> (kind, stack) -> how many live, by creation stack"},
     {"creator", core_creator, METH_O,
      "creator(object) -> (kind, serial, object, name, function, ended) or None"},
     {"line", core_line, METH_O, "line(object or None) -> serials of it and its creators"},

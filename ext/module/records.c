@@ -133,6 +133,73 @@ records_live(module_state *state, uint64_t since, unsigned kinds, bool done)
     return list;
 }
 
+/* Moves to the front the keys (kind, stack) of what counts, lets go of all, returns how many. */
+static size_t
+take_keys(collection *all, uint64_t *keys)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < all->count; i++) {
+        const lg_record *record = &all->records[i];
+        PyObject *object = (PyObject *)record->object;
+        bool is_done = record->kind == LG_TASK && task_is_done(object);
+        if (!is_done && (record->flags & LG_FOUND) == 0) {
+            keys[count++] = (uint64_t)record->kind << 32 | record->stack;
+        }
+        Py_DECREF(object);
+    }
+    return count;
+}
+
+static int
+compare_keys(const void *left, const void *right)
+{
+    uint64_t one = *(const uint64_t *)left, other = *(const uint64_t *)right;
+    return (one > other) - (one < other);
+}
+
+static int
+count_key(PyObject *dict, uint64_t key, size_t count)
+{
+    PyObject *pair = Py_BuildValue("iI", (int)(key >> 32), (unsigned)(key & UINT32_MAX));
+    PyObject *number = PyLong_FromSize_t(count);
+    int result = pair != NULL && number != NULL ? PyDict_SetItem(dict, pair, number) : -1;
+    Py_XDECREF(pair);
+    Py_XDECREF(number);
+    return result;
+}
+
+PyObject *
+records_count(unsigned kinds)
+{
+    collection all = {0};
+    kinds &= ~LG_KIND_BIT(LG_NATIVE_THREAD);
+    lg_registry_visit_since(glue->tracker->registry, 0, kinds, collect, &all);
+    uint64_t *keys = malloc((all.count + 1) * sizeof(*keys));
+    if (all.failed || keys == NULL) {
+        for (size_t i = 0; i < all.count; i++) {
+            Py_DECREF((PyObject *)all.records[i].object);
+        }
+        free(all.records);
+        free(keys);
+        return PyErr_NoMemory();
+    }
+    size_t count = take_keys(&all, keys);
+    free(all.records);
+    qsort(keys, count, sizeof(*keys), compare_keys);
+    PyObject *dict = PyDict_New();
+    size_t first = 0;
+    for (size_t i = 1; dict != NULL && i <= count; i++) {
+        if (i == count || keys[i] != keys[first]) {
+            if (count_key(dict, keys[first], i - first) < 0) {
+                Py_CLEAR(dict);
+            }
+            first = i;
+        }
+    }
+    free(keys);
+    return dict;
+}
+
 PyObject *
 records_find(module_state *state, PyObject *object)
 {

@@ -68,14 +68,9 @@ def note() -> None:
 
 def counts() -> Counts:
     """How many tasks and threads of each site live."""
-    by_stack: dict[tuple[int, int], int] = {}
-    for record in _core.live(0, _KINDS):
-        if not record.found:
-            key = (record.kind, record.stack)
-            by_stack[key] = by_stack.get(key, 0) + 1
     context = _describe.Context()
     found: Counts = {}
-    for (kind, stack), count in by_stack.items():
+    for (kind, stack), count in _core.count(_KINDS).items():
         site = context.creation(stack).site
         if site is not None:
             name = KINDS[kind]
