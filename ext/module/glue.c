@@ -6,6 +6,7 @@
 #include "epitaph.h"
 #include "leakguard/clock.h"
 #include "leakguard/process.h"
+#include "leakguard/watermark.h"
 
 glue_context *glue;
 
@@ -71,6 +72,7 @@ glue_clear(void)
     Py_CLEAR(glue->tasks.wrapper);
     Py_CLEAR(glue->asyncgens.wrapper);
     Py_CLEAR(glue->tasks.type);
+    Py_CLEAR(glue->task_ends.type);
 }
 
 thread_local_state *
@@ -236,6 +238,7 @@ record_birth(const lg_stack *stack, const lg_birth *birth, bool *ret_known)
     lg_status status = lg_tracker_birth(tracker, stack, birth, &serial);
     if (status == LG_FULL) {
         /* Releasing code objects may run Python code, which may uninstall. */
+        lg_watermark_before_evict(tracker);
         lg_depot_evict(tracker->depot, glue_release_frame, NULL);
         if (glue->tracker != tracker) {
             return 0;

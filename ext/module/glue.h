@@ -47,6 +47,7 @@ typedef struct {
     PyTypeObject *TempDir;
     PyTypeObject *Hook;
     PyTypeObject *Record;
+    PyTypeObject *Watermark;
     PyObject *watches;   /* dict: address -> weak reference of an object born through Python */
     PyObject *prepared;  /* dict: address -> what epitaph_prepare took down */
     PyObject *adopted;   /* dict: ident -> ThreadRun of a thread that was there before */
@@ -67,6 +68,20 @@ typedef struct {
     PyObject *done; /* owned: the method descriptor Task.done */
     bool on;
 } task_hook;
+
+/* Where the end of a C task is seen while somebody counts tasks; see hook_task_end.c. */
+typedef struct {
+    PyTypeObject *type; /* owned: TaskStepMethWrapper */
+    ternaryfunc step;
+    PyMethodDef *wakeup; /* static in _asyncio; NULL while not found */
+    PyCFunction wake;
+    PyGetSetDef *task_of; /* static, as the next two */
+    PyGetSetDef *waits_for;
+    PyGetSetDef *callbacks;
+    bool step_chained, wake_chained; /* left under another library's */
+    uint32_t wanted;                 /* open watermarks that count tasks */
+    bool on;
+} task_end_hook;
 
 /* One entry of a C module's method table. */
 typedef struct {
@@ -146,6 +161,8 @@ typedef struct {
     PyObject *qualname;
     PyObject *func;
     task_hook tasks;
+    task_end_hook task_ends;
+    struct foreign_roots *foreign; /* owned, never freed: of fanout.c */
     asyncgen_hook asyncgens;
     method_hook threads[THREAD_STARTS];
     method_hook processes[PROCESS_STARTS];
@@ -277,6 +294,28 @@ task_base_type(PyObject *task);
 /* The slot wrapper `name` in the type's own dict, owned; NULL with an exception. */
 PyWrapperDescrObject *
 slot_wrapper(PyTypeObject *type, const char *name);
+
+/* hook_task_end.c. want and release: somebody counts tasks from here on, no longer; stop: nobody
+ * does, tracking ends. hook: once asyncio's tasks are hooked, if somebody counts. look: says that a
+ * task has ended, if it has. */
+void
+task_ends_want(void);
+void
+task_ends_release(void);
+void
+task_ends_hook(void);
+void
+task_ends_stop(void);
+void
+task_ends_look(PyObject *task);
+bool
+task_ends_is_on(void);
+
+/* fanout.c: opens a watermark, for a scope or 0. own, library: tuples of str, where files lie that
+ * are leakguard's and the standard library's; the first call's hold. NULL with an exception. */
+PyObject *
+fanout_open(module_state *state, unsigned kinds, uint32_t scope, PyObject *own, PyObject *library);
+extern PyType_Spec Watermark_spec;
 
 /* Replaces the entry `name` in the method table of a module or type; whatever the attribute of that
  * name is now, a wrapper of the program's calls the entry in the end. Names bound earlier see it too

@@ -52,8 +52,11 @@ hook_init(PyObject *self, PyObject *args, PyObject *kwargs)
     if (result < 0) {
         glue_cancel(self);
     }
-    else if (is_eager(kwargs) && task_is_done(self)) {
-        epitaph_prepare(self, coroutine_argument(args, kwargs));
+    else if (is_eager(kwargs)) {
+        if (task_is_done(self)) {
+            epitaph_prepare(self, coroutine_argument(args, kwargs));
+        }
+        task_ends_look(self);
     }
     return result;
 }

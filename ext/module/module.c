@@ -5,6 +5,7 @@
 #include "leakguard/clock.h"
 #include "leakguard/interpose.h"
 #include "leakguard/process.h"
+#include "leakguard/watermark.h"
 
 static module_state *
 state_of(PyObject *module)
@@ -89,6 +90,7 @@ uninstall(void)
 {
     lg_tracker *tracker = glue->tracker;
     witness_stop();
+    task_ends_stop();
     unhook_tasks();
     unhook_asyncgens();
     unhook_threads();
@@ -161,6 +163,7 @@ core_hook_tasks(PyObject *module, PyObject *args)
     if (hook_loops(asyncio_core) < 0 || hook_tasks((PyTypeObject *)type) < 0) {
         return NULL;
     }
+    task_ends_hook();
     Py_RETURN_NONE;
 }
 
@@ -363,8 +366,9 @@ core_hooks(PyObject *module, PyObject *unused)
     PyObject *natives = on && lg_threads_is_on()
                             ? Py_BuildValue("nn", (Py_ssize_t)changed, (Py_ssize_t)left_alone)
                             : Py_NewRef(Py_None);
-    return Py_BuildValue("{sOsOsNsN}", "tasks", on && hook_tasks_is_on() ? Py_True : Py_False,
-                         "loops", on && hook_loops_is_on() ? Py_True : Py_False, "threads", threads,
+    return Py_BuildValue("{sOsOsOsNsN}", "tasks", on && hook_tasks_is_on() ? Py_True : Py_False,
+                         "task_ends", on && task_ends_is_on() ? Py_True : Py_False, "loops",
+                         on && hook_loops_is_on() ? Py_True : Py_False, "threads", threads,
                          "natives", natives);
 }
 
@@ -430,6 +434,34 @@ core_want_destroyed(PyObject *module, PyObject *wanted)
     if (is_here()) {
         glue->wants_destroyed = wanted == Py_True;
     }
+    Py_RETURN_NONE;
+}
+
+/* (mask of kinds, scope or 0, roots of leakguard's files, of the standard library's) */
+static PyObject *
+core_watermark(PyObject *module, PyObject *args)
+{
+    unsigned int kinds;
+    unsigned int scope;
+    PyObject *own, *library;
+    if (!require_installed()
+        || !PyArg_ParseTuple(args, "IIO!O!:watermark", &kinds, &scope, &PyTuple_Type, &own,
+                             &PyTuple_Type, &library)) {
+        return NULL;
+    }
+    find_natives();
+    return fanout_open(state_of(module), kinds, scope, own, library);
+}
+
+static PyObject *
+core_scope_begins(PyObject *module, PyObject *args)
+{
+    (void)module;
+    unsigned int number, parent;
+    if (!require_installed() || !PyArg_ParseTuple(args, "II:scope_begins", &number, &parent)) {
+        return NULL;
+    }
+    lg_watermark_add_scope(glue->tracker, number, parent);
     Py_RETURN_NONE;
 }
 
@@ -924,6 +956,9 @@ static PyMethodDef functions[] = {
     {"set_unclosed", core_set_unclosed, METH_VARARGS,
      "set_unclosed(callable, kinds): given what the collector frees, whole"},
     {"want_destroyed", core_want_destroyed, METH_O, "want_destroyed(whether anybody may ask)"},
+    {"watermark", core_watermark, METH_VARARGS,
+     "watermark(kinds, scope, own roots, library roots) -> Watermark"},
+    {"scope_begins", core_scope_begins, METH_VARARGS, "scope_begins(number, parent)"},
     {"count_scopes", core_count_scopes, METH_O, "count_scopes(change)"},
     {"enter_scope", core_enter_scope, METH_O, "enter_scope(number) -> this thread's, before"},
     {"announcer", core_announcer, METH_O, "announcer(kind) -> callback that records a birth"},
@@ -984,11 +1019,12 @@ module_exec(PyObject *module)
     state->TempDir = (PyTypeObject *)PyType_FromModuleAndSpec(module, &TempDir_spec, NULL);
     state->Hook = (PyTypeObject *)PyType_FromModuleAndSpec(module, &Hook_spec, NULL);
     state->Record = PyStructSequence_NewType(&Record_desc);
+    state->Watermark = (PyTypeObject *)PyType_FromModuleAndSpec(module, &Watermark_spec, NULL);
     if (state->watches == NULL || state->adopted == NULL || state->prepared == NULL
         || state->processes == NULL || state->tempdirs == NULL || state->ThreadRun == NULL
         || state->NativeThread == NULL || state->Resource == NULL || state->Child == NULL
         || state->TempDir == NULL || state->Hook == NULL || state->Record == NULL
-        || PyModule_AddFunctions(module, process_functions) < 0
+        || state->Watermark == NULL || PyModule_AddFunctions(module, process_functions) < 0
         || PyModule_AddFunctions(module, tempdir_functions) < 0) {
         return -1;
     }
@@ -1024,6 +1060,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->TempDir);
     Py_VISIT(state->Hook);
     Py_VISIT(state->Record);
+    Py_VISIT(state->Watermark);
     Py_VISIT(state->watches);
     Py_VISIT(state->adopted);
     Py_VISIT(state->prepared);
@@ -1054,6 +1091,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->TempDir);
     Py_CLEAR(state->Hook);
     Py_CLEAR(state->Record);
+    Py_CLEAR(state->Watermark);
     return 0;
 }
 

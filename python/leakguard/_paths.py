@@ -43,6 +43,12 @@ def is_foreign(filename: str) -> bool:
     return known
 
 
+def foreign_roots() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """How the paths of leakguard's own files begin, and of the standard library's: what
+    `is_foreign` goes by."""
+    return _OWN, _stdlib_roots()
+
+
 def runs_loop(frame: tuple[str, int | None, str]) -> bool:
     """Whether a frame (file, line, function) is one in which asyncio runs a loop."""
     file, _, function = frame

@@ -29,7 +29,9 @@ class Scope:
         self.number = next(_numbers)
         # In this order: `close` in another thread forgets what no open block contains.
         _open.add(self.number)
-        _parents[self.number] = 0 if apart else _variable.get(0)
+        parent = _parents[self.number] = 0 if apart else _variable.get(0)
+        if parent:
+            _core.scope_begins(self.number, parent)
         self._inner = self.number
         self._token: contextvars.Token[int] | None = None
         self._before = 0
@@ -46,6 +48,8 @@ class Scope:
         self.leave()
         self._inner = next(_numbers)
         _parents[self._inner] = self.number
+        if _core.is_installed():
+            _core.scope_begins(self._inner, self.number)
         self.enter()
 
     def enter_in(self, context: contextvars.Context) -> None:
