@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 _MOST_CALLERS = 3
-_MOST_REASONS = 3
 _MOST_NATIVE = 4
 _LONGEST_SOURCE = 160
 
@@ -325,21 +324,22 @@ def _elsewhere(rest: list[tuple[tuple[str, Frame | None], int]]) -> str:
 
 
 def _reasons(leaks: list[Leak]) -> list[str]:
-    """A sentence for each cause; sentences with one cause differ only in names."""
+    """One line: the sentence of the most frequent cause; sentences with one cause differ only in
+    names."""
     whys = _counted((leak for leak in leaks if leak._why), lambda leak: (leak._cause, leak._why))
     by_cause: dict[str, tuple[str, int]] = {}
     for (cause, why), count in whys:
         key = why if cause is None else f"cause {cause}"
         first, before = by_cause.get(key, (why, 0))
         by_cause[key] = (first, before + count)
-    lines = []
-    reasons = sorted(by_cause.values(), key=lambda it: -it[1])
-    for why, count in reasons[:_MOST_REASONS]:
-        share = f" ({count} of {len(leaks)})" if count < len(leaks) else ""
-        lines.append(f"   why: {printable(why)}{share}")
-    if len(reasons) > _MOST_REASONS:
-        lines.append(f"   ... and {_plural(len(reasons) - _MOST_REASONS, 'other reason')}")
-    return lines
+    if not by_cause:
+        return []
+    why, count = max(by_cause.values(), key=lambda it: it[1])
+    share = "" if count == len(leaks) else f" ({count} of {len(leaks)})"
+    if len(by_cause) > 1:
+        others = _plural(len(by_cause) - 1, "other reason")
+        share = f" ({count} of {len(leaks)}, and {others})"
+    return [f"   why: {printable(why)}{share}"]
 
 
 def _fanout_entry(fanout: Fanout, paint: _Paint) -> list[str]:
