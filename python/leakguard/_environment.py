@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from leakguard._blocking import Teller
     from leakguard._findings import Blocked
+    from leakguard._limits import Watch
     from leakguard._report import Leak
     from leakguard._rules import IgnoreRule
     from leakguard._settings import Settings
@@ -72,6 +73,9 @@ def activate() -> None:
     os.register_at_fork(after_in_child=watch.forked)
     _safely(watch.listen)
     _safely(watch.watch_blocking)
+    if settings.max_live:
+        _safely(watch.watch_fanout)
+        _abandoned.before_close(watch.loop_closes)
 
 
 def _rules(settings: Settings) -> tuple[IgnoreRule, ...]:
@@ -101,6 +105,8 @@ class _Watch:
         self._is_forked = False
         self._is_over = False
         self._blocking: Teller | None = None
+        self._limits: Watch | None = None
+        self._exceeded: set[str] = set()  # the kinds of which it was said
         parent = os.environ.get(_WATCHED_BY, "")
         self._is_child = parent not in ("", str(os.getpid()))
         # Set once: a child that replaces itself by exec stays the child of who is watched.
@@ -121,6 +127,30 @@ class _Watch:
             if self._sets_status:
                 _core.exit_status_set(True)
             self._output.report(Report((), reason="blocked", blocking=blocked, notes=notes))
+
+    def watch_fanout(self) -> None:
+        """Count from here on how much is alive at once."""
+        from leakguard._limits import Limits
+
+        self._exceeded.clear()
+        self._limits = Limits(self._settings.max_live or None).begin()
+
+    def loop_closes(self, _: object) -> None:
+        """Say which limits were exceeded up to now."""
+        if self._is_on and not self._is_over:
+            _safely(lambda: self._report_fanout("loop end"))
+
+    def _report_fanout(self, reason: str) -> None:
+        if self._limits is None:
+            return
+        seen = self._limits.look()
+        new = [it for it in seen.fanout if it.kind not in self._exceeded]
+        if not new:
+            return
+        self._exceeded.update(it.kind for it in new)
+        if self._sets_status:
+            _core.exit_status_set(True)
+        self._output.report(Report((), reason=reason, fanout=new, notes=seen.notes))
 
     def _end_blocking(self) -> None:
         if self._blocking is not None:
@@ -143,6 +173,7 @@ class _Watch:
             self._is_forked = self._is_child = True
             self._is_over = self._sets_status = False
             _safely(self.watch_blocking)
+            _safely(self.watch_fanout)
 
     @property
     def _is_on(self) -> bool:
@@ -177,12 +208,14 @@ class _Watch:
             return
         self._is_over = True
         if self._is_forked:
+            _safely(lambda: self._report_fanout("shutdown"))
             _safely(lambda: self._report_alive("child exit"))
             self._original_shutdown()
             _safely(self._end_blocking)
             return
         _safely(self._report_stranded_tasks)
         _safely(self._report_left)
+        _safely(lambda: self._report_fanout("shutdown"))
         exit_watch = ExitWatch(self._settings.grace, self._report_held_up)
         _safely(exit_watch.begin)
         try:

@@ -165,6 +165,8 @@ def _headline(report: Report) -> str:
         listed = f" ({kinds})" if kinds else ""
         return f"leakguard: {total}{_COUNTED_AS_LIVE[report.reason]}{listed}"
     beside = findings_counts(report.fanout, report.blocking)
+    if not report and beside and report.reason in ("loop end", "shutdown"):
+        return f"leakguard: {beside[2:]} {_moment(report)}"  # of leaks, another report tells
     if not report:
         # A note says what may have been missed: then "no leaks" would be too much.
         found = "no leaks seen" if report.notes else "no leaks"
