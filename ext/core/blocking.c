@@ -397,15 +397,6 @@ call_watcher(lg_blocking *blocking)
     pthread_mutex_unlock(&blocking->lock);
 }
 
-void
-lg_blocking_resume(void)
-{
-    lg_blocking *blocking = lg_process_blocking();
-    if (blocking != NULL && atomic_load(&blocking->attention)) {
-        call_watcher(blocking);
-    }
-}
-
 bool
 lg_loop_is_current(const lg_loop *loop)
 {

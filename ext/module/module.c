@@ -317,15 +317,6 @@ core_blocking_exempt(PyObject *module, PyObject *exempt)
     Py_RETURN_NONE;
 }
 
-static PyObject *
-core_blocking_resume(PyObject *module, PyObject *unused)
-{
-    (void)module;
-    (void)unused;
-    lg_blocking_resume();
-    Py_RETURN_NONE;
-}
-
 /* (kernel id of the watcher or 0, names of what is hooked) */
 static PyObject *
 core_blocking_state(PyObject *module, PyObject *unused)
@@ -943,7 +934,6 @@ static PyMethodDef functions[] = {
      "what this thread's loop did until now counts by itself; the moment, in nanoseconds"},
     {"blocking_exempt", core_blocking_exempt, METH_O,
      "blocking_exempt(True): what runs in this thread from here on is leakguard's own"},
-    {"blocking_resume", core_blocking_resume, METH_NOARGS, "in the parent, after a fork"},
     {"blocking_state", core_blocking_state, METH_NOARGS,
      "(kernel id of the watcher or 0, names of what is hooked)"},
     {"own_kinds", core_own_kinds, METH_NOARGS, "kinds that other extensions added, in order"},

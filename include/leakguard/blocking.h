@@ -10,8 +10,10 @@
  * late says that the process stood still (SIGSTOP): that time is nobody's. The clock is
  * CLOCK_MONOTONIC, which stands still while the machine is suspended.
  *
- * Before a fork the watcher is joined; in the parent it is made anew by the next loop that is busy,
- * or by lg_blocking_resume. In the child nothing is watched until the next start.
+ * Before a fork the watcher is joined; in the parent it is made anew by the next loop that is back
+ * from its selector, and not at once: CPython counted the process's threads after its own fork
+ * handlers (until 2025: github.com/python/cpython, issue 137109) and would warn of ours. In the child
+ * nothing is watched until the next start.
  */
 #ifndef LEAKGUARD_BLOCKING_H
 #define LEAKGUARD_BLOCKING_H
@@ -63,10 +65,6 @@ lg_blocking_generation(void);
 /* The watcher's kernel id, 0 while there is none. */
 pid_t
 lg_blocking_watcher(void);
-
-/* Makes the watcher, in the parent after a fork. Nothing where there is one, or none is wanted. */
-void
-lg_blocking_resume(void);
 
 /* A loop begins to run in the calling thread, busy from now; NULL where memory ran out or nothing is
  * watched. `context` is the config's. */

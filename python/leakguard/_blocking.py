@@ -138,8 +138,6 @@ def _prepare() -> None:
     """Hook what loops wait in."""
     if not _prepared:
         _prepared.append(True)
-        # Where a fork has ended the watcher it is made anew, in the parent.
-        os.register_at_fork(after_in_parent=_core.blocking_resume)
         atexit.register(_stop)
     _hook_module("select", _core.hook_select)
     _hook_module("uvloop.loop", _core.hook_uvloop)
