@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio  # noqa: F401 (its hooks are put in when it is imported)
+import asyncio  # first: its hooks are put in when it is imported
 import platform
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leakguard import _builtin, _checkpoint, _core, _tracking
+from leakguard import _blocking, _builtin, _checkpoint, _core, _tracking
+from leakguard._guard import guard
 from leakguard._kinds import KINDS
 from leakguard._version import __version__
 
@@ -39,6 +41,9 @@ def doctor(stream: TextIO) -> int:
     for kind, plant in _plants().items():
         if kind in _tracking.AVAILABLE:
             ok &= _say_planted(say, kind, plant)
+    say()
+    say("Exceeded limits:")
+    ok &= _say_limits(say)
     say()
     _say_unseen(say)
     say()
@@ -77,11 +82,11 @@ def _say_hooks(say: Callable[..., None]) -> bool:
     processes = "entries of posix and _posixsubprocess, which start them"
     say(f"  processes: {processes if has_processes else 'OFF'}")
     say("  temporary directories: audit event tempfile.mkdtemp")
+    say(f"  blocked event loops: {_selectors()}")
     unwinder = _core.LIBUNWIND
     stacks = f"libunwind {unwinder}" if unwinder else "ABSENT: built without libunwind"
     say(f"  native stacks: {stacks}")
     say(f"Kinds: {', '.join(_tracking.AVAILABLE)}")
-    say("  transport, server: those of asyncio's own loops; uvloop makes its own in C, not seen")
     say("Sub-interpreters: passed through; only the main interpreter is tracked.")
     return bool(hooks["tasks"] and hooks["loops"] and threads)
 
@@ -92,6 +97,35 @@ def _natives(hooks: dict[str, Any]) -> str:
     changed, left_alone = hooks["natives"]
     others = f", {left_alone} left alone" if left_alone else ""
     return f"pthread_create, in {changed} GOT entries{others} and for objects loaded later"
+
+
+def _selectors() -> str:
+    try:
+        return ", ".join(_blocking.hooks())
+    except RuntimeError as error:
+        return f"not here: {error}"
+
+
+def _say_limits(say: Callable[..., None]) -> bool:
+    """Exceed each limit."""
+
+    async def exceed() -> None:
+        asyncio.get_running_loop().call_soon(time.sleep, 0.06)
+        await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0))
+
+    try:
+        with guard(max_live={"task": 1}, blocking=0.03, action=lambda _: None) as limits:
+            asyncio.run(exceed())
+    except (RuntimeError, ValueError) as error:
+        say(f"  limits: NOT watched: {error}")
+        return False
+    found = limits.report
+    fanout, blocking = (found.fanout, found.blocking) if found is not None else ((), ())
+    peaks = [f"{one.peak} {one.kind}s alive at once" for one in fanout]
+    blocks = [f"a loop blocked for {one.duration:.2f} s" for one in blocking]
+    say(f"  max_live: {'seen, ' + peaks[0] if peaks else 'NOT SEEN'}")
+    say(f"  blocking: {'seen, ' + blocks[0] if blocks else 'NOT SEEN'}")
+    return bool(peaks and blocks)
 
 
 def _has_on_exit() -> bool:

@@ -114,6 +114,12 @@ def test_doctor_plants_a_leak_of_each_kind_and_sees_its_line(run):
         assert line.startswith(f"  {kind}: seen, ")
 
 
+def test_doctor_exceeds_each_limit_and_sees_it(run):
+    lines = run("-m", "leakguard", "doctor").stdout.splitlines()
+    assert "  max_live: seen, 3 tasks alive at once" in lines
+    assert sum(line.startswith("  blocking: seen, a loop blocked for") for line in lines) == 1
+
+
 def test_doctor_says_so_where_the_line_is_another(program):
     result = program(
         "import sys\n"
