@@ -572,6 +572,18 @@ live_instances(PyObject *types)
     return found;
 }
 
+/* A list of the live objects of these types. */
+static PyObject *
+core_instances(PyObject *module, PyObject *types)
+{
+    (void)module;
+    if (!PyTuple_Check(types)) {
+        return PyErr_Format(PyExc_TypeError, "types must be a tuple, not %.100s",
+                            Py_TYPE(types)->tp_name);
+    }
+    return live_instances(types);
+}
+
 static int
 adopt(PyObject *module, lg_kind kind, PyObject *object)
 {
@@ -954,6 +966,7 @@ static PyMethodDef functions[] = {
     {"announcer", core_announcer, METH_O, "announcer(kind) -> callback that records a birth"},
     {"birth_failed", WITH_KEYWORDS(core_birth_failed), METH_VARARGS | METH_KEYWORDS, NULL},
     {"pure_task_ending", WITH_KEYWORDS(core_pure_task_ending), METH_VARARGS | METH_KEYWORDS, NULL},
+    {"instances", core_instances, METH_O, "instances(types): all live ones"},
     {"adopt", core_adopt, METH_VARARGS, "adopt(kind, types, accept=None): live ones"},
     {"adopt_thread", core_adopt_thread, METH_VARARGS, "adopt_thread(thread, ident)"},
     {"adopted", core_adopted, METH_NOARGS, "ident -> ThreadRun"},

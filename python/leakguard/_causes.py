@@ -7,7 +7,6 @@ cause; `facts["causes"]` has them all, in that order.
 
 from __future__ import annotations
 
-import gc
 import sys
 
 from leakguard import _awaits, _core, _executors, _growth, _stacks, _task_causes, _thread_causes
@@ -185,8 +184,9 @@ class Diagnosis:
             kinds = tuple(
                 module._WorkItem for name in names if (module := sys.modules.get(name)) is not None
             )
-            items = (item for item in gc.get_objects() if type(item) in kinds)
-            self._queued = {id(item.future) for item in items}
+            # Another thread may be between the birth of an item and its first attribute.
+            items = _core.instances(kinds)
+            self._queued = {id(getattr(item, "future", None)) for item in items}
         return id(source) in self._queued
 
 
