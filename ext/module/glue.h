@@ -72,6 +72,7 @@ typedef struct {
 /* Where the end of a C task is seen while somebody counts tasks; see hook_task_end.c. */
 typedef struct {
     PyTypeObject *type; /* owned: TaskStepMethWrapper */
+    const void *module; /* the task type that it goes with: compared, never followed */
     ternaryfunc step;
     PyMethodDef *wakeup; /* static in _asyncio; NULL while not found */
     PyCFunction wake;

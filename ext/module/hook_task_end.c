@@ -7,7 +7,8 @@
  * is touched, and no callback of a task is added. The type has no name in its module: it is found
  * among the subclasses of object. The builtin's definition is found in the callbacks of the first
  * future that a task is seen to wait for; a task that waits for a future of another class than the
- * C one before that happened, and ends there, ends for us when it is freed.
+ * C one before that happened, and ends there, ends for us when it is freed; so does every task of
+ * the pure-Python class.
  * (Modules/_asynciomodule.c: task_call_step_soon, TaskStepMethWrapper_call, TaskWakeupDef,
  * task_step_impl; the same on 3.11 to 3.15.)
  */
@@ -116,6 +117,9 @@ hook_step(PyObject *self, PyObject *args, PyObject *kwargs)
 static bool
 find_parts(task_end_hook *hook)
 {
+    if (hook->type != NULL && hook->module == glue->tasks.type) {
+        return true;
+    }
     PyObject *classes =
         PyObject_CallMethod((PyObject *)&PyType_Type, "__subclasses__", "O", &PyBaseObject_Type);
     for (Py_ssize_t i = 0; classes != NULL && i < PyList_GET_SIZE(classes); i++) {
@@ -134,7 +138,9 @@ find_parts(task_end_hook *hook)
     hook->task_of = getter_of(hook->type, "__self__");
     hook->waits_for = getter_of(glue->tasks.type, "_fut_waiter");
     hook->callbacks = getter_of(glue->tasks.type->tp_base, "_callbacks");
-    return hook->task_of != NULL && hook->waits_for != NULL && hook->callbacks != NULL;
+    bool found = hook->task_of != NULL && hook->waits_for != NULL && hook->callbacks != NULL;
+    hook->module = found ? glue->tasks.type : NULL;
+    return found;
 }
 
 void

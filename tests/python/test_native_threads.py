@@ -693,3 +693,26 @@ def test_a_test_that_leaves_a_native_thread_behind(suite, built, monkeypatch):
     assert found.leaking == ["test_leaks", "test_leaks_without_the_gil"], found.text
     assert found.clean == ["test_ends_all", "test_is_clean", "test_starts_and_ends"]
     assert "native_thread ext_worker (lg_native" in found.text
+
+
+def test_native_threads_alive_at_once_are_counted_exactly(native):
+    text = (
+        START
+        + """
+def burst(count):
+    for _ in range(count):
+        lg_native.start()
+    lg_native.finish()
+    settle()
+
+with leakguard.guard(max_live={"native_thread": 3}, kinds="native_thread"):
+    burst(3)
+    burst(2)
+with leakguard.guard(max_live={"native_thread": 3}, action=lambda report: print(report.fanout)):
+    burst(4)
+print("ok")
+"""
+    )
+    result = native(text)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "(<Fanout native_thread: 4 alive at once, 3 allowed>,)\nok\n"
