@@ -192,6 +192,11 @@ def test_what_was_there_before_is_not_charged():
         older = [asyncio.create_task(asyncio.sleep(60)) for _ in range(50)]
         await asyncio.sleep(0)
         async with leakguard.guard(max_live={"task": 5}):
+            for task in older[:10]:
+                task.cancel()
+            await asyncio.wait(older[:10])
+            await burst(5)
+            del older[:10]
             await burst(5)
         for task in older:
             task.cancel()
