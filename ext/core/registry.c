@@ -13,6 +13,7 @@
 #include "leakguard/watermark.h"
 
 #define NOBODY LG_NO_SLOT
+#define LG_COLD __attribute__((noinline, cold))
 #define MOST_CHILDREN ((1u << 24) - 1) /* beyond, the number sticks: the ghost stays for ever */
 
 enum { FIRST_INDEX = 256 };
@@ -283,6 +284,23 @@ drop_child(lg_registry *registry, uint32_t slot, lg_note **notes)
     }
 }
 
+/* For open watermarks; apart, so that where none is these cost a comparison. */
+
+static LG_COLD void
+count_birth(lg_registry *registry, uint32_t slot)
+{
+    lg_record record = copy_of(registry, at(registry, slot));
+    lg__marks_born(registry->marks, &record);
+}
+
+static LG_COLD void
+count_removal(lg_registry *registry, uint32_t place, bool cancelled)
+{
+    const entry *removed = at(registry, registry->index[place] - 1);
+    lg_record record = copy_of(registry, removed);
+    lg__marks_gone(registry->marks, &record, (removed->flags & ENDED) == 0, cancelled);
+}
+
 lg_status
 lg_registry_insert(lg_registry *registry, const lg_birth *birth, uint64_t *ret_serial)
 {
@@ -324,8 +342,7 @@ lg_registry_insert(lg_registry *registry, const lg_birth *birth, uint64_t *ret_s
     registry->live++;
     registry->kinds[birth->kind].created++;
     if (registry->marks != NULL) {
-        lg_record record = copy_of(registry, at(registry, slot));
-        lg__marks_born(registry->marks, &record, birth->where);
+        count_birth(registry, slot);
     }
     *ret_serial = registry->last_serial;
 done:
@@ -365,15 +382,11 @@ make_ghost(lg_registry *registry, uint32_t slot, lg_note **notes)
 }
 
 static void
-remove_unlocked(lg_registry *registry, uint32_t place, bool cancelled, lg_removed *ret_removed)
+remove_unlocked(lg_registry *registry, uint32_t place, lg_removed *ret_removed)
 {
     uint32_t slot = registry->index[place] - 1;
     entry *removed = at(registry, slot);
     *ret_removed = (lg_removed){.record = copy_of(registry, removed), .slot = slot};
-    if (registry->marks != NULL) {
-        bool counted = (removed->flags & ENDED) == 0;
-        lg__marks_gone(registry->marks, &ret_removed->record, counted, cancelled);
-    }
     registry->live--;
     index_remove(registry, place);
     unlink_by_birth(registry, removed);
@@ -394,7 +407,10 @@ lg_registry_remove(lg_registry *registry, const void *object, lg_removed *ret_re
     uint32_t place = find_place(registry, object);
     bool found = place != registry->index_size;
     if (found) {
-        remove_unlocked(registry, place, false, ret_removed);
+        if (registry->marks != NULL) {
+            count_removal(registry, place, false);
+        }
+        remove_unlocked(registry, place, ret_removed);
         registry->kinds[ret_removed->record.kind].ended++;
     }
     pthread_mutex_unlock(&registry->lock);
@@ -408,7 +424,10 @@ lg_registry_cancel(lg_registry *registry, const void *object, lg_removed *ret_re
     uint32_t place = find_place(registry, object);
     bool found = place != registry->index_size;
     if (found) {
-        remove_unlocked(registry, place, true, ret_removed);
+        if (registry->marks != NULL) {
+            count_removal(registry, place, true);
+        }
+        remove_unlocked(registry, place, ret_removed);
         registry->kinds[ret_removed->record.kind].created--;
     }
     pthread_mutex_unlock(&registry->lock);
@@ -643,7 +662,11 @@ lg_registry_keep_thread(lg_registry *registry, const void *thread, uint64_t upto
             continue;
         }
         lg_removed gone;
-        remove_unlocked(registry, find_place(registry, doomed->object), false, &gone);
+        uint32_t place = find_place(registry, doomed->object);
+        if (registry->marks != NULL) {
+            count_removal(registry, place, false);
+        }
+        remove_unlocked(registry, place, &gone);
         registry->kinds[gone.record.kind].ended++;
         removed(context, &gone.record);
         while (gone.notes != NULL) {

@@ -46,11 +46,10 @@ lg_tracker_birth(lg_tracker *tracker, const lg_stack *stack, const lg_birth *bir
     if (status != LG_OK) {
         return status;
     }
-    complete.where = stack;
-    status = lg_registry_insert(tracker->registry, &complete, ret_serial);
-    if (status == LG_OK && atomic_load_explicit(&tracker->watched, memory_order_relaxed)) {
-        lg_watermark_hold_sites(tracker);
+    if (atomic_load_explicit(&tracker->watched, memory_order_relaxed)) {
+        lg_watermark_meet(tracker, complete.stack, stack);
     }
+    status = lg_registry_insert(tracker->registry, &complete, ret_serial);
     if (status != LG_OK) {
         lg_depot_drop(tracker->depot, complete.stack);
     }

@@ -58,8 +58,7 @@ struct lg__marks {
     site *sites; /* [0] is none */
     uint32_t site_count;
     uint32_t site_room;
-    uint32_t held;              /* the sites below have their stacks held */
-    bool lost;                  /* for want of memory: no new stack gets a site */
+    bool lost;                  /* for want of memory: nothing is known of a stack */
     uint16_t table[SITE_TABLE]; /* key -> site, open addressing; 0 is empty */
 };
 
@@ -96,7 +95,7 @@ give(lg__marks *marks, void *array, size_t size)
 
 /* The site with this key, made where it is new; UNPLACED where there is no place for it. */
 static uint32_t
-site_with_key(lg__marks *marks, uint64_t key, lg_stack_id stack)
+site_with_key(lg_tracker *tracker, lg__marks *marks, uint64_t key, lg_stack_id stack)
 {
     uint32_t place = (uint32_t)(key * UINT64_C(0x9E3779B97F4A7C15) >> 51);
     for (; marks->table[place] != 0; place = (place + 1) & (SITE_TABLE - 1)) {
@@ -104,40 +103,58 @@ site_with_key(lg__marks *marks, uint64_t key, lg_stack_id stack)
             return marks->table[place];
         }
     }
-    if (marks->site_count > LG_MOST_SITES) {
-        return UNPLACED;
-    }
-    if (marks->site_count >= marks->site_room
-        && !grow(marks, (void **)&marks->sites, &marks->site_room, sizeof(site),
-                 marks->site_count)) {
+    if (marks->site_count > LG_MOST_SITES
+        || (marks->site_count >= marks->site_room
+            && !grow(marks, (void **)&marks->sites, &marks->site_room, sizeof(site),
+                     marks->site_count))) {
         return UNPLACED;
     }
     uint32_t number = marks->site_count++;
-    marks->sites[number] = (site){key, stack};
+    bool held = lg_depot_hold(tracker->depot, stack);
+    marks->sites[number] = (site){key, held ? stack : LG_STACK_EMPTY};
     marks->table[place] = (uint16_t)number;
     return number;
 }
 
+/* What is known of a stack; NULL where there is no memory for it. */
+static known_stack *
+known_of(lg__marks *marks, lg_stack_id id)
+{
+    if (marks->lost
+        || (id >= marks->stack_room
+            && !grow(marks, (void **)&marks->stacks, &marks->stack_room, sizeof(known_stack),
+                     id))) {
+        marks->lost = true;
+        return NULL;
+    }
+    return &marks->stacks[id];
+}
+
+void
+lg_watermark_meet(lg_tracker *tracker, lg_stack_id id, const lg_stack *stack)
+{
+    lg__marks *marks = *lg__registry_lock_marks(tracker->registry);
+    known_stack *known = marks != NULL && id != LG_STACK_EMPTY ? known_of(marks, id) : NULL;
+    if (known != NULL && (known->site & KNOWN) == 0) {
+        uint64_t key = marks->site_of(stack);
+        known->site = KNOWN | (key != 0 ? site_with_key(tracker, marks, key, id) : 0);
+    }
+    lg_registry_unlock(tracker->registry);
+}
+
 /* Takes down a birth with this stack; returns its site, with flags. */
 static uint32_t
-site_of_birth(lg__marks *marks, lg_stack_id id, const lg_stack *where)
+site_of_birth(lg__marks *marks, lg_stack_id id)
 {
     if (id == LG_STACK_EMPTY) {
         return 0;
     }
-    if (marks->lost) {
+    known_stack *known = known_of(marks, id);
+    if (known == NULL) {
         return UNPLACED;
     }
-    if (id >= marks->stack_room
-        && !grow(marks, (void **)&marks->stacks, &marks->stack_room, sizeof(known_stack), id)) {
-        marks->lost = true;
-        return UNPLACED;
-    }
-    known_stack *known = &marks->stacks[id];
-    if ((known->site & KNOWN) == 0) {
-        uint64_t key = where != NULL && marks->site_of != NULL ? marks->site_of(where) : 0;
-        known->site = KNOWN | (key != 0 ? site_with_key(marks, key, id) : 0);
-    }
+    /* Not met: the watermark was opened in the midst of this birth. Its end has to find the same. */
+    known->site |= (known->site & KNOWN) == 0 ? KNOWN | UNPLACED : 0;
     known->live++;
     return known->site;
 }
@@ -198,13 +215,14 @@ site_counts(lg__marks *marks, lg_watermark *mark, kind_count *kind, uint32_t num
 }
 
 void
-lg__marks_born(lg__marks *marks, const lg_record *record, const lg_stack *where)
+lg__marks_born(lg__marks *marks, const lg_record *record)
 {
     if ((record->flags & LG_FOUND) != 0) {
         return;
     }
-    uint32_t placed = site_of_birth(marks, record->stack, where);
+    uint32_t placed = site_of_birth(marks, record->stack);
     for (lg_watermark *mark = marks->first; mark != NULL; mark = mark->next) {
+        mark->lost_sites |= marks->lost; /* an end would not find the site of its birth */
         if (!counts(mark, record)) {
             continue;
         }
@@ -300,7 +318,7 @@ new_marks(const lg_allocator *allocator, uint64_t since, lg_site_of site_of)
         marks->allocator = *allocator;
         marks->site_of = site_of;
         marks->since = since;
-        marks->site_count = marks->held = 1;
+        marks->site_count = 1;
     }
     return marks;
 }
@@ -355,7 +373,7 @@ lg_watermark_open(lg_tracker *tracker, unsigned kinds, uint32_t scope, lg_site_o
 static void
 drop_sites(lg_tracker *tracker, lg__marks *marks)
 {
-    for (uint32_t number = 1; number < marks->held; number++) {
+    for (uint32_t number = 1; number < marks->site_count; number++) {
         lg_depot_drop(tracker->depot, marks->sites[number].stack);
     }
     atomic_store(&tracker->watched, false);
@@ -462,20 +480,6 @@ lg_watermark_before_evict(lg_tracker *tracker)
     for (uint32_t id = 0; marks != NULL && id < marks->stack_room; id++) {
         if (marks->stacks[id].live == 0) {
             marks->stacks[id].site = 0;
-        }
-    }
-    lg_registry_unlock(tracker->registry);
-}
-
-void
-lg_watermark_hold_sites(lg_tracker *tracker)
-{
-    lg__marks **found = lg__registry_lock_marks(tracker->registry);
-    lg__marks *marks = *found;
-    for (; marks != NULL && marks->held < marks->site_count; marks->held++) {
-        site *fresh = &marks->sites[marks->held];
-        if (!lg_depot_hold(tracker->depot, fresh->stack)) {
-            fresh->stack = LG_STACK_EMPTY;
         }
     }
     lg_registry_unlock(tracker->registry);

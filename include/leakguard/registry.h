@@ -42,7 +42,6 @@ typedef struct {
                             larger number): the code may run in a context from before. */
     lg_kind kind;
     unsigned flags;
-    const lg_stack *where; /* what `stack` names, borrowed for the call; NULL where not known */
 } lg_birth;
 
 /* A copy of a record. */

@@ -9,8 +9,8 @@
  *
  * A site is what the binding's `lg_site_of` makes of a stack, once for each stored stack. Counts of
  * kinds need no memory; those of sites need 16 bytes for each site, kind and watermark, and 8 for
- * each stack id. Where there is no memory, or are more than LG_MOST_SITES sites, the rest has none
- * and is counted as `unplaced`.
+ * each stack id. Of more than LG_MOST_SITES sites the rest has none, and where there is no memory
+ * sites are given up; births without a site for such a reason are counted as `unplaced`.
  */
 #ifndef LEAKGUARD_WATERMARK_H
 #define LEAKGUARD_WATERMARK_H
@@ -62,13 +62,14 @@ lg_watermark_read(lg_tracker *tracker, lg_watermark *watermark, lg_kind kind, lg
 void
 lg_watermark_before_evict(lg_tracker *tracker);
 
-/* For the tracker: has the stacks of new sites stay stored. */
+/* For the tracker, before each birth while it is watched: finds out the site of a stored stack, once,
+ * and has the stack of a new site stay stored. */
 void
-lg_watermark_hold_sites(lg_tracker *tracker);
+lg_watermark_meet(lg_tracker *tracker, lg_stack_id id, const lg_stack *stack);
 
 /* For the registry, under its lock. */
 void
-lg__marks_born(lg__marks *marks, const lg_record *record, const lg_stack *where);
+lg__marks_born(lg__marks *marks, const lg_record *record);
 /* Its record goes. counted: it had not ended before; cancelled: it never was. */
 void
 lg__marks_gone(lg__marks *marks, const lg_record *record, bool counted, bool cancelled);

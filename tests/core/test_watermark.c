@@ -374,7 +374,15 @@ START_TEST(without_memory_the_peak_is_exact_all_the_same)
             for (size_t i = 0; i < 200; i++) {
                 (void)lg_tracker_death(tracker, address(i), &removed);
             }
-            ck_assert_uint_eq(peak_of(tracker, mark, LG_TASK), born);
+            lg_peak peak;
+            lg_site_peak sites[8];
+            size_t count = lg_watermark_read(tracker, mark, LG_TASK, &peak, sites, 8);
+            ck_assert_uint_eq(peak.peak, born);
+            for (size_t i = 0; i < count; i++) {
+                bool placed = code_of(tracker, sites[i]) != 0;
+                ck_assert_uint_eq(sites[i].share, placed ? 1 : peak.unplaced);
+                ck_assert_uint_eq(sites[i].peak, sites[i].share);
+            }
         }
         lg_tracker_free(tracker, NULL, NULL);
         ck_assert_int_eq(counts.blocks, 0);
