@@ -558,6 +558,9 @@ lg_blocking_after_fork_in_child(lg_blocking *blocking)
         }
     }
     blocking->loops = NULL;
+    /* Another thread may have been ending the watcher. */
+    blocking->joining = false;
+    atomic_store(&blocking->tid, 0);
     atomic_store(&blocking->on, false);
     atomic_store(&blocking->attention, false);
     atomic_fetch_add(&blocking->generation, 1);

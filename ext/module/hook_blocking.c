@@ -393,8 +393,10 @@ int
 blocking_start(double bound, PyObject *listener)
 {
     static const lg_blocking_config config = {.look = look, .tell = tell};
+    /* So that a moment and a bound have a sum. */
+    int64_t nanoseconds = bound < 1e9 ? (int64_t)(bound * 1e9) : INT64_C(1000000000000000000);
     Py_XSETREF(glue->blocking.listener, Py_NewRef(listener));
-    if (lg_blocking_start((int64_t)(bound * 1e9), &config) != LG_OK) {
+    if (lg_blocking_start(nanoseconds, &config) != LG_OK) {
         Py_CLEAR(glue->blocking.listener);
         PyErr_SetString(PyExc_RuntimeError,
                         "leakguard: the thread that watches for blocking cannot be started");

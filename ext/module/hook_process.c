@@ -114,7 +114,9 @@ is_gone(PyObject *object, const void *thorough)
 static bool
 describe(starting *start, const char *way, PyObject *words)
 {
-    PyObject *told = PyObject_CallFunction(glue->describe_process, "sO", way, words);
+    PyObject *description = Py_NewRef(glue->describe_process);
+    PyObject *told = PyObject_CallFunction(description, "sO", way, words);
+    Py_DECREF(description);
     if (told == NULL) {
         if (!PyErr_ExceptionMatches(PyExc_Exception)) {
             return false;
@@ -174,6 +176,9 @@ record(const starting *start, pid_t pid)
     child->pid = pid;
     child->start = start_of(pid, &state);
     glue_end_where(glue->state->processes, is_gone, &(bool){false});
+    if (glue->tracker == NULL) {
+        return; /* on 3.11 that can collect garbage, whose finalizers may uninstall */
+    }
     PyObject *key = PyLong_FromLong(pid);
     PyObject *processes = glue->state->processes;
     PyObject *former = key != NULL ? PyDict_GetItemWithError(processes, key) : NULL;

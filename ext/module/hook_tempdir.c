@@ -152,15 +152,16 @@ record(PyThreadState *tstate, PyObject *given)
         return -1;
     }
     int result = 0;
+    dir->has_object = is_called_by_object(tstate);
     glue_end_where(glue->state->tempdirs, is_gone, NULL);
     struct stat found;
-    /* What exists already, mkdtemp will not take. */
-    if (lstat(PyBytes_AS_STRING(dir->raw), &found) < 0) {
+    /* A path that is no str, and garbage that was collected meanwhile (3.11), run Python code, which
+     * may uninstall. What exists already, mkdtemp will not take. */
+    if (glue->tracker != NULL && lstat(PyBytes_AS_STRING(dir->raw), &found) < 0) {
         PyObject *former = PyDict_GetItemWithError(glue->state->tempdirs, dir->path);
         if (former != NULL) {
             glue_death(former, NULL, NULL);
         }
-        dir->has_object = is_called_by_object(tstate);
         result = PyDict_SetItem(glue->state->tempdirs, dir->path, (PyObject *)dir);
         if (result == 0) {
             bool known;

@@ -88,7 +88,6 @@ core_install(PyObject *module, PyObject *args)
 static void
 uninstall(void)
 {
-    lg_tracker *tracker = glue->tracker;
     witness_stop();
     task_ends_stop();
     unhook_tasks();
@@ -100,6 +99,7 @@ uninstall(void)
     unhook_tempdirs();
     blocking_stop();
     terminate_disarm();
+    lg_tracker *tracker = glue->tracker;
     if (tracker == NULL) {
         return;
     }
@@ -617,7 +617,7 @@ core_adopt(PyObject *module, PyObject *args)
     for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(objects); i++) {
         PyObject *object = PyList_GET_ITEM(objects, i);
         PyObject *verdict = accept != Py_None ? PyObject_CallOneArg(accept, object) : NULL;
-        if (accept == Py_None || verdict == Py_True) {
+        if ((accept == Py_None || verdict == Py_True) && glue->tracker != NULL) {
             result = adopt(module, (lg_kind)kind, object);
         }
         else if (verdict == NULL) {

@@ -4,8 +4,8 @@
  * __doc__).
  *
  * These callbacks get the same arguments; `made` gets what the original returned, and nothing else.
- * An Exception of theirs never reaches the caller (it is
- * counted); what is not an Exception is a KeyboardInterrupt that arrived just then and goes on.
+ * An Exception of theirs never reaches the caller (it is counted); what is not an Exception is a
+ * KeyboardInterrupt that arrived just then and goes on.
  */
 #include "glue.h"
 
@@ -48,8 +48,13 @@ static int
 run_made(PyObject *callback, PyObject *result)
 {
     PyObject *args = PyTuple_Pack(1, result);
-    int status = args != NULL ? run_callback(callback, args, NULL) : -1;
-    Py_XDECREF(args);
+    if (args == NULL) {
+        PyErr_Clear();
+        glue->failures++;
+        return 0;
+    }
+    int status = run_callback(callback, args, NULL);
+    Py_DECREF(args);
     return status;
 }
 
