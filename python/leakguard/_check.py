@@ -57,12 +57,18 @@ class Polling:
         return monotonic() - self._start if self._has_paused else 0.0
 
     def next_pause(self) -> float | None:
-        """How long to sleep before the next look; None where no look can change anything."""
+        """How long to sleep before the next look; None where no look can change anything.
+
+        Where there is any grace there is one pause, though the first look took longer than that:
+        what is about to end is given its turn.
+        """
+        if not self._grace or not self.found.can_change:
+            return None
         remaining = self._deadline - monotonic()
-        if remaining <= 0 or not self.found.can_change:
+        if remaining <= 0 and self._has_paused:
             return None
         self._has_paused = True
-        pause = min(self._pause, remaining)
+        pause = max(0.0, min(self._pause, remaining))
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
         return pause
 

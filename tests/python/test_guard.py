@@ -11,7 +11,7 @@ import warnings
 import pytest
 
 import leakguard
-from leakguard import LeakError, LeakWarning
+from leakguard import LeakError, LeakWarning, _verdict
 
 from .conftest import line_of
 
@@ -81,6 +81,24 @@ def test_a_clean_block_waits_nothing_and_its_report_is_empty():
     assert isinstance(guarded.report, leakguard.Report)
     assert len(guarded.report) == 0
     assert guarded.report.waited == 0.0
+
+
+def test_a_first_look_longer_than_the_grace_still_gives_tasks_a_turn(monkeypatch):
+    look = _verdict.look
+
+    def slow(question):
+        time.sleep(0.002)
+        return look(question)
+
+    async def end():
+        pass
+
+    async def main():
+        async with leakguard.guard(grace=0.001):
+            asyncio.create_task(end())
+
+    monkeypatch.setattr(_verdict, "look", slow)
+    asyncio.run(main())
 
 
 def test_a_thread_that_ends_during_the_grace_is_no_leak():
