@@ -32,7 +32,7 @@ class Checkpoint:
     def __init__(self, label: str | None, limits: Limits) -> None:
         if label is not None and not isinstance(label, str):
             raise TypeError(f"label must be a str, not {type(label).__name__}")
-        _tracking.ensure(("task", "thread") if not _core.is_installed() else ())
+        _tracking.ensure_any()
         self.label = label
         self._limits = limits
         self._watch = limits.begin()

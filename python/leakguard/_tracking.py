@@ -141,6 +141,15 @@ def ensure(kinds: Iterable[str]) -> None:
         install(kinds=tuple(kinds))
 
 
+def ensure_any() -> None:
+    """Install where nobody has; where another thread does so now, wait until it has."""
+    _imports.catch_up()
+    if not _core.is_installed() or not _tracked:
+        with _lock():
+            if not _core.is_installed():
+                install()
+
+
 def sweep() -> None:
     """End the records of what has ended without a hook of ours: adopted threads, and kinds
     whose end can only be looked for."""

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 import leakguard
-from leakguard import LeakError, Report
+from leakguard import LeakError, Report, _tracking
 
 from .conftest import line_of
 
@@ -19,6 +19,29 @@ def start(event, name="worker"):
     thread = threading.Thread(target=event.wait, name=name)
     thread.start()
     return thread
+
+
+def test_a_checkpoint_while_another_thread_installs_tracks_the_same(monkeypatch):
+    track_tasks = _tracking._track_tasks
+    points = []
+    taken = threading.Event()
+
+    def take():
+        points.append(leakguard.checkpoint())
+        taken.set()
+
+    thread = threading.Thread(target=take)
+
+    def slow():
+        thread.start()
+        taken.wait(0.05)
+        track_tasks()
+
+    leakguard.uninstall()
+    monkeypatch.setattr(_tracking, "_track_tasks", slow)
+    leakguard.install()
+    thread.join()
+    assert list(points[0].leaks(kinds="task")) == []
 
 
 def test_leaks_looks_without_raising_and_assert_clean_raises_each_time(release):
