@@ -8,7 +8,7 @@ from typing import Any
 
 import variants
 from figures import Absent, Figure, of_ratios
-from harness import FULL, QUICK, AbsentError, Effort, Side, compare
+from harness import FULL, QUICK, ROUGH, AbsentError, Effort, Side, compare
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,9 @@ def ratio(
 ) -> Figure | Absent:  # fmt: skip
     """One comparison of a workload with a variant and without it."""
     off, on = (Side(workload, it, arguments) for it in ("off", variant))
+    rough = variant in variants.PEERS and not options.quick
     try:
-        return of_ratios(compare(off, on, options.effort), case, name, **more)
+        return of_ratios(compare(off, on, ROUGH if rough else options.effort), case, name, **more)
     except AbsentError as error:
         return Absent(case, name, str(error))
 

@@ -60,6 +60,16 @@ def hundred(name: str) -> Case:
     return Case(name, f"a {name} of 100 empty coroutines", run, "the peers")
 
 
+def limits(options: Options) -> Iterator[Figure | Absent]:
+    arguments = {"depth": 20, "live": FEW}
+    for variant, title in (
+        ("leakguard, max_live", "a max_live that is counted"),
+        ("leakguard, blocking", "blocking asked for"),
+    ):
+        name = f"a task, depth 20, with {title}"
+        yield ratio(options, "limits", name, "work_tasks:one_by_one", arguments, variant)
+
+
 CASES = [
     Case(
         "task",
@@ -69,4 +79,5 @@ CASES = [
     ),
     hundred("taskgroup"),
     hundred("gather"),
+    Case("limits", "a task while a limit is watched: max_live, blocking", limits, quick=False),
 ]

@@ -19,9 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,11 @@ class Effort:
     turns: int = 15  # with leakguard, in one pair of processes
     least: int = 5  # pairs of processes
     seconds: float = 20  # after which no further pair of processes begins
-    precision: float = 0.003  # of the median: the standard error at which it is enough
+    precision: float = 0.003  # the standard error, as a fraction, at which it is enough
 
 
 FULL = Effort()
+ROUGH = Effort(turns=5, least=2, precision=0.03)  # for what differs by factors
 QUICK = Effort(turn=0.015, turns=3, least=3, seconds=0)
 # For a workload that can be done once in a process only.
 ONE_TURN = Effort(turns=1, least=7, seconds=60, precision=0.02)
@@ -62,16 +64,18 @@ class Pairs:
     """What a comparison has found."""
 
     ratios: list[float] = field(default_factory=list)  # on / off, of each turn
-    off: list[float] = field(default_factory=list)  # seconds for one of what is counted
+    more: list[float] = field(default_factory=list)  # on - off, likewise
+    off: list[float] = field(default_factory=list)  # what was measured: as a rule, seconds for one
     on: list[float] = field(default_factory=list)
     medians: list[float] = field(default_factory=list)  # of `ratios`, one a pair of processes
 
     @property
     def error(self) -> float:
-        """The standard error, from pair of processes to pair of processes."""
+        """The standard error, from pair of processes to pair of processes, as a fraction."""
         if len(self.medians) < 2:
             return float("inf")
-        return statistics.stdev(self.medians) / len(self.medians) ** 0.5
+        deviation = statistics.stdev(self.medians) / statistics.median(self.medians)
+        return deviation / float(len(self.medians)) ** 0.5
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
@@ -109,7 +113,13 @@ class Worker:
     def __init__(self, workload: str, arguments: Arguments, variant: str) -> None:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with the worker
         self._what = f"{workload} {dict(arguments)}, {variant}"
-        command = [sys.executable, HERE / "worker.py", workload, json.dumps(arguments), variant]
+        command = [
+            sys.executable,
+            str(HERE / "worker.py"),
+            workload,
+            json.dumps(arguments),
+            variant,
+        ]
         with on_cpu(WORK_CPU):
             self._process = subprocess.Popen(
                 command, env=clean_environment(), text=True,
@@ -185,23 +195,29 @@ def compare(off: Side, on: Side, effort: Effort) -> Pairs:
             else:
                 a.turn(counts[0])
                 b.turn(counts[1])
-            take_turns(a, b, counts, effort.turns, pairs)
+            take_turns(partial(one_turn, a, counts[0]), partial(one_turn, b, counts[1]),
+                       effort.turns, pairs)  # fmt: skip
     return pairs
 
 
-def take_turns(off: Worker, on: Worker, counts: tuple[int, int], turns: int, pairs: Pairs) -> None:
+def one_turn(worker: Worker, count: int) -> float:
+    seconds: float = worker.turn(count)
+    return seconds / count
+
+
+def take_turns(off: Callable[[], float], on: Callable[[], float], turns: int, pairs: Pairs) -> None:
+    """Measures off, on, off, on, ... , off; of one turn, off and on."""
     ratios = []
-    before = off.turn(counts[0]) / counts[0]
+    before = off()
     pairs.off.append(before)
     for _ in range(turns):
-        took = on.turn(counts[1]) / counts[1]
-        pairs.on.append(took)
-        if turns > 1:
-            after = off.turn(counts[0]) / counts[0]
-            pairs.off.append(after)
-        else:
-            after = before
-        ratios.append(took / ((before + after) / 2))
+        value = on()
+        after = off() if turns > 1 else before
+        around = (before + after) / 2
+        pairs.on.append(value)
+        pairs.off += [after] if turns > 1 else []
+        pairs.more.append(value - around)
+        ratios.append(value / around)
         before = after
     pairs.ratios += ratios
     pairs.medians.append(statistics.median(ratios))

@@ -23,7 +23,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import cases_check
+import cases_http
+import cases_memory
 import cases_plain
+import cases_pytest
+import cases_startup
 import cases_tasks
 from cases import Case, Options
 from figures import Absent, Figure
@@ -32,11 +37,19 @@ from harness import OTHER_CPU, WORK_CPU
 CASES: list[Case] = [
     *cases_tasks.CASES,
     *cases_plain.CASES,
+    *cases_check.CASES,
+    *cases_memory.CASES,
+    *cases_startup.CASES,
+    *cases_http.CASES,
+    *cases_pytest.CASES,
 ]
 
 
 def main() -> int:
     arguments = parse(sys.argv[1:])
+    if arguments.markdown:
+        print(table(arguments.markdown))
+        return 0
     if arguments.list:
         for case in CASES:
             print(f"{case.name:16} {case.what}")
@@ -65,6 +78,13 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer rounds, within 50 s")
     parser.add_argument("--json", type=Path, metavar="F", help="write the figures to F as well")
     parser.add_argument("--list", action="store_true", help="the cases, with a line each")
+    parser.add_argument(
+        "--markdown",
+        nargs="+",
+        metavar="F",
+        type=Path,
+        help="measure nothing: print the figures of these files as a table, a column each",
+    )
     parser.add_argument("--no-peers", action="store_true", help="leakguard only")
     arguments = parser.parse_args(words)
     known = [case.name for case in CASES]
@@ -101,6 +121,33 @@ def tell_left_out(wanted: Sequence[Case]) -> None:
             print(f"--quick leaves out {case.name}")
         elif case.left_out:
             print(f"--quick leaves out of {case.name}: {case.left_out}")
+
+
+def table(files: Sequence[Path]) -> str:
+    """A row for each figure, a column for each file: median, and (over) where that is so."""
+    runs = [json.loads(file.read_text()) for file in files]
+    rows: dict[tuple[str, str], dict[int, str]] = {}
+    budgets: dict[tuple[str, str], list[str]] = {}
+    for column, one in enumerate(runs):
+        for line in one["figures"]:
+            key = line["case"], line["name"]
+            cells = rows.setdefault(key, {})
+            if "absent" in line:
+                cells[column] = "not here"
+                continue
+            figure = Figure(**{name: line[name] for name in Figure.__dataclass_fields__})
+            mark = " (over)" if figure.verdict == "over" else ""
+            cells[column] = figure.show(figure.value) + mark
+            limit = "" if figure.budget is None else figure.limit()
+            if limit not in budgets.setdefault(key, []):
+                budgets[key].append(limit)
+    head = ["case", "", *(one["python"] for one in runs), "budget"]
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    for key, cells in rows.items():
+        shown = [cells.get(column, "") for column in range(len(runs))]
+        limits = " / ".join(filter(None, budgets.get(key, [])))
+        lines.append("| " + " | ".join([key[0], key[1], *shown, limits]) + " |")
+    return "\n".join(lines)
 
 
 def describe(options: Options, found: Sequence[Figure | Absent]) -> dict[str, object]:

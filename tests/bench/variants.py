@@ -114,6 +114,7 @@ VARIANTS: dict[str, Callable[[Loop], None]] = {
     "leakguard, max_live": leakguard_max_live,
     "leakguard, blocking": leakguard_blocking,
     "asyncio debug mode": asyncio_debug,
+    "pyleak": lambda loop: held.append(need("pyleak")),
     "pyleak, creation tracking": pyleak,
     "aiomonitor, task factory": aiomonitor,
     "tracemalloc, 1 frame": lambda loop: tracemalloc(loop, 1),

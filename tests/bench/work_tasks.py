@@ -35,17 +35,18 @@ async def deeper(left: int, body: Callable[[], Awaitable[None]]) -> None:
 
 class Others:
     """Tasks that stay alive. In the memory there are holes between them, as in a process that has
-    run for a while: half as many more were made, and ended at random."""
+    run for a while: half as many more were made, and ended at random. Without `holes` they are
+    just made."""
 
-    def __init__(self, loop: Loop, live: int) -> None:
+    def __init__(self, loop: Loop, live: int, holes: bool = True) -> None:
         self.loop = loop
         self.tasks: list[asyncio.Task[None]] = []
         self.futures: list[asyncio.Future[None]] = []
         if live:
-            loop.run_until_complete(self._fill(live))
+            loop.run_until_complete(self._fill(live, live // 2 if holes else 0))
 
-    async def _fill(self, live: int) -> None:
-        for _ in range(live + live // 2):
+    async def _fill(self, live: int, holes: int) -> None:
+        for _ in range(live + holes):
             self.add()
         await asyncio.sleep(0)
         order = list(range(len(self.tasks)))
