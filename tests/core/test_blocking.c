@@ -340,6 +340,82 @@ START_TEST(a_fork_ends_the_watcher_before_and_a_busy_loop_makes_it_anew)
 }
 END_TEST
 
+#ifndef __SANITIZE_THREAD__ /* it allows no new thread in the child where others ran at the fork */
+/* A look that lasts until the process forks. */
+static atomic_bool is_looking, is_held;
+
+static void
+look_until_fork(void *context)
+{
+    (void)context;
+    atomic_store(&is_looking, true);
+    while (atomic_load(&is_held)) {
+    }
+}
+
+static void
+let_look_go(void)
+{
+    atomic_store(&is_held, false);
+}
+
+static void *
+be_looked_at(void *argument)
+{
+    account mine = {0};
+    (void)argument;
+    lg_loop *loop = lg_loop_begin(&mine);
+    while (!atomic_load(&is_looking)) {
+        pass(200 * MS);
+        lg_loop_cut(loop); /* a block is asked for its stack once, and may answer too late */
+    }
+    lg_loop_end(loop);
+    return NULL;
+}
+
+static void *
+stop_watching(void *argument)
+{
+    (void)argument;
+    lg_blocking_stop();
+    return NULL;
+}
+
+START_TEST(a_child_of_a_fork_in_the_midst_of_a_stop_gets_a_watcher)
+{
+    static const lg_blocking_config held = {look_until_fork, tell};
+    pthread_t looped, stopper;
+    atomic_store(&is_held, true);
+    ck_assert_int_eq(lg_process_set_tracker(NULL), LG_OK);
+    ck_assert_int_eq(pthread_atfork(let_look_go, NULL, NULL), 0); /* runs before the core's */
+    ck_assert_int_eq(lg_blocking_start(20 * MS, &held), LG_OK);
+    ck_assert_int_eq(pthread_create(&looped, NULL, be_looked_at, NULL), 0);
+    while (!atomic_load(&is_looking)) {
+        pass(MS);
+    }
+    ck_assert_int_eq(pthread_create(&stopper, NULL, stop_watching, NULL), 0);
+    while (lg_blocking_is_on()) {
+        pass(MS);
+    }
+    pid_t child = fork();
+    if (child == 0) {
+        account mine = {0};
+        bool made = lg_blocking_start(20 * MS, &config) == LG_OK;
+        lg_loop *loop = lg_loop_begin(&mine);
+        made = made && is_alive(lg_blocking_watcher());
+        lg_loop_end(loop);
+        lg_blocking_stop();
+        _exit(made ? 0 : 1);
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    ck_assert_int_eq(status, 0);
+    pthread_join(stopper, NULL);
+    pthread_join(looped, NULL);
+}
+END_TEST
+#endif
+
 START_TEST(a_process_that_was_stopped_has_not_blocked)
 {
     account mine = {0};
@@ -450,6 +526,9 @@ main(void)
     tcase_add_test(all, a_loop_outlives_the_watching_and_is_told_nothing_more);
     tcase_add_test(all, a_thread_that_takes_no_signal_is_measured_all_the_same);
     tcase_add_test(all, a_fork_ends_the_watcher_before_and_a_busy_loop_makes_it_anew);
+#ifndef __SANITIZE_THREAD__
+    tcase_add_test(all, a_child_of_a_fork_in_the_midst_of_a_stop_gets_a_watcher);
+#endif
     tcase_add_test(all, a_process_that_was_stopped_has_not_blocked);
     tcase_add_test(all, loops_run_while_the_watching_starts_and_stops);
     return run_suite(suite);
