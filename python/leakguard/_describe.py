@@ -52,9 +52,10 @@ class Context:
         """Where there are tasks among these, find out which wait for ever, for `look_into`. For
         checks only that somebody asked for: the process stands still meanwhile."""
         if any(resource.record.kind == TASK for resource in resources):
-            from leakguard import _reach
+            from leakguard import _awaits, _reach
 
-            self._reach = _reach.of_tasks((Resource,))
+            # Another thread may be in a check of its own.
+            self._reach = _reach.of_tasks((Resource, _awaits.Waiting))
 
     def look_into(self, resource: Resource, depth: str) -> Cause | None:
         """The cause and its facts, or with "links" the facts only; None where the program's own

@@ -1,8 +1,11 @@
 """What cannot be looked into has no cause, and breaks no report; closed loops."""
 
+import asyncio
+
 import pytest
 
-from leakguard import Report, guard
+import leakguard
+from leakguard import Report, _awaits, guard
 
 from .test_causes import CAUSES, check, line_of, only  # noqa: F401  # check is a fixture
 
@@ -65,6 +68,19 @@ def test_a_failing_diagnosis_leaves_the_leak(monkeypatch):
     stop.set()
     (leak,) = block.report
     assert (leak.cause, leak.why) == (None, "")
+
+
+def test_what_another_threads_check_holds_wakes_nobody():
+    async def main():
+        point = leakguard.checkpoint()
+        task = asyncio.create_task(asyncio.Event().wait())
+        await asyncio.sleep(0)
+        held = _awaits.Waiting(task)
+        (leak,) = point.leaks()
+        assert len(held.leaves) == 1
+        return leak.cause
+
+    assert asyncio.run(main()) == "waiting-forever"
 
 
 def test_a_clean_check_loads_no_diagnosis(run):
