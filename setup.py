@@ -31,7 +31,9 @@ core = Extension(
     "leakguard._core",
     sources(),
     include_dirs=["include"],
-    define_macros=[("LG_WITH_LIBUNWIND", None)] if unwind else [],
+    # CFLAGS may take the place of Python's own flags: without NDEBUG the inline functions of its
+    # headers check themselves for each frame of each birth, and would abort the program.
+    define_macros=[("NDEBUG", None), *([("LG_WITH_LIBUNWIND", None)] if unwind else [])],
     extra_link_args=unwind,
     # The core's names are the extension's own: hidden, no other library can take their place.
     extra_compile_args=["-fvisibility=hidden"],
