@@ -342,10 +342,12 @@ RULES: tuple[BuiltinRule, ...] = (
     ),
 )
 
+_BY_KIND = {one.kind: [rule for rule in RULES if rule.kind == one.kind] for one in RULES}
+
 
 def matching(resource: Resource) -> BuiltinRule | None:
     """The rule that hides this resource, or None."""
-    for rule in RULES:
-        if rule.kind == resource.kind and rule.matches(resource):
+    for rule in _BY_KIND.get(resource.kind, ()):
+        if rule.matches(resource):
             return rule
     return None

@@ -124,7 +124,7 @@ class Polling:
             label=label,
             reason=reason,
             hidden=hidden,
-            notes=notes_of(mark) + (() if seen is None else seen.notes),
+            notes=notes_of(mark) + self.found.notes + (() if seen is None else seen.notes),
             fanout=() if seen is None else seen.fanout,
             blocking=() if seen is None else seen.blocking,
         )

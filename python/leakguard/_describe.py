@@ -26,6 +26,9 @@ _STARTING, _RUNNING, _ENDED = range(3)
 
 _PLAIN = _resources.Kind()
 
+# Why one was left depends on all others: more than these would keep a person waiting.
+_MOST_TASKS = 50_000
+
 
 class Context:
     """What several descriptions made at one moment share."""
@@ -35,6 +38,8 @@ class Context:
         self._threads: dict[int, FrameType] | None = None
         self._diagnosis: Diagnosis | None = None
         self._has_failed = False
+        self._creators: dict[int, Creator] = {}
+        self._is_crowded: bool | None = None
         self._reach: Reach | None = None
         self.now: int = _core.now()
         self.native_frames = _native.Frames()
@@ -48,10 +53,30 @@ class Context:
         self._diagnosis = None
         self._has_failed = False
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether too many tasks live to look at each, so that no cause is found out."""
+        if self._is_crowded is None:
+            created, ended = _core.stats()["kinds"][TASK]
+            self._is_crowded = created - ended > _MOST_TASKS
+        return self._is_crowded
+
+    def creator_of(self, resource: Resource) -> Creator | None:
+        """The creator of a resource; one object for all that it has created."""
+        serial: int = resource.record.creator
+        if not serial:
+            return None
+        if serial not in self._creators:
+            found = creator_of(resource.object)
+            if found is None:
+                return None
+            self._creators[serial] = found
+        return self._creators[serial]
+
     def find_unreachable(self, resources: Iterable[Resource]) -> None:
         """Where there are tasks among these, find out which wait for ever, for `look_into`. For
         checks only that somebody asked for: the process stands still meanwhile."""
-        if any(resource.record.kind == TASK for resource in resources):
+        if not self.is_crowded and any(resource.record.kind == TASK for resource in resources):
             from leakguard import _awaits, _reach
 
             # Another thread may be in a check of its own.
@@ -59,7 +84,9 @@ class Context:
 
     def look_into(self, resource: Resource, depth: str) -> Cause | None:
         """The cause and its facts, or with "links" the facts only; None where the program's own
-        code raised."""
+        code raised, and in a crowd."""
+        if self.is_crowded:
+            return None
         try:
             if self._diagnosis is None and not self._has_failed:
                 self._has_failed = True
@@ -92,11 +119,22 @@ class Context:
 class Resource:
     """One live resource at one look: what rules and verdicts ask for, found out when asked."""
 
-    __slots__ = ("_context", "_creation", "_function", "_info", "_native", "object", "record")
+    __slots__ = (
+        "_context",
+        "_creation",
+        "_function",
+        "_info",
+        "_native",
+        "kind",
+        "object",
+        "record",
+    )
 
     def __init__(self, record: Any, context: Context) -> None:
         self.record = record
         self.object: Any = record.object
+        number: int = record.kind
+        self.kind = KINDS[number] if number < len(KINDS) else known_kinds()[number]
         self._context = context
         self._info: tuple[Any, Any, str | None, int, int] | None = None
         self._function: str | None = None
@@ -104,14 +142,14 @@ class Resource:
         self._native: _native.Info | None = None
 
     @property
-    def kind(self) -> str:
-        kind: str = known_kinds()[self.record.kind]
-        return kind
-
-    @property
     def serial(self) -> int:
         serial: int = self.record.serial
         return serial
+
+    @property
+    def creator(self) -> Creator | None:
+        """The resource in which it was created."""
+        return self._context.creator_of(self)
 
     @property
     def own(self) -> _resources.Kind:
@@ -376,7 +414,7 @@ class Resource:
             facts=facts,
             site=site,
             site_is_definition=is_definition,
-            creator=creator_of(self.object),
+            creator=self.creator,
             cause=cause,
             why="; ".join(filter(None, (also, why or otherwise))),
         )

@@ -148,13 +148,24 @@ def _running_part(outermost: FrameType, threads: dict[int, FrameType]) -> Frames
     return of_frame(outermost, outermost)
 
 
+_LINKS = (
+    ("cr_frame", "cr_running", "cr_await"),
+    ("gi_frame", "gi_running", "gi_yieldfrom"),
+    ("ag_frame", "ag_running", "ag_await"),
+)
+
+
 def _look_into(awaitable: Any) -> tuple[FrameType | None, bool, Any]:
     """(frame, whether it runs now, what it awaits) of one link of an await chain."""
-    for prefix, awaited in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
-        frame = getattr(awaitable, f"{prefix}_frame", _ABSENT)
+    if type(awaitable) is CoroutineType:  # nearly always
+        return awaitable.cr_frame, awaitable.cr_running, awaitable.cr_await
+    if type(awaitable).__name__ == "FutureIter":  # the leaf, of asyncio's C futures
+        return None, False, None
+    for has_frame, is_running, awaited in _LINKS:
+        frame = getattr(awaitable, has_frame, _ABSENT)
         # A proxy may answer every name, with anything.
         if frame is None or isinstance(frame, FrameType):
-            running = bool(getattr(awaitable, f"{prefix}_running", False))
+            running = bool(getattr(awaitable, is_running, False))
             inner = getattr(awaitable, awaited, None)
             # An async generator counts as running while it is suspended inside an asend().
             if running and inner is not None:

@@ -7,7 +7,7 @@ import sys
 import threading
 
 from leakguard import _awaits, _stacks
-from leakguard._describe import coroutine_of, creator_of
+from leakguard._describe import coroutine_of
 from leakguard._text import frame_text
 from leakguard._thread_causes import call_facts, is_accumulating
 
@@ -38,7 +38,7 @@ class Left:
         self.resource = resource
         self.held = held
         self.facts: Facts = {}
-        self.creator: Creator | None = creator_of(resource.object)
+        self.creator: Creator | None = resource.creator
         self.waiting: Waiting = diagnosis.waiting(resource.object)
         self.cancellation = _after_cancellation(resource.object, self.facts)
 

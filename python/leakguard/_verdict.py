@@ -89,6 +89,13 @@ class Found:
         finally:
             self.context.forget_frames()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What limits the description of what was found."""
+        if any(one.record.kind == TASK for one in self.resources) and self.context.is_crowded:
+            return ("so many tasks are alive that it was not worked out why each was left",)
+        return ()
+
     def leaks(self) -> list[Leak]:
         try:
             self.context.find_unreachable(self.resources)
@@ -310,6 +317,8 @@ def in_scope(question: Question, scope: int, resource: object) -> bool:
 def _is_in_blocks(question: Question, scope: int) -> bool:
     if question.scope and not _scope.contains(question.scope, scope):
         return False
+    if not question.outside:
+        return True
     return not any(_scope.contains(outer, scope) for outer in question.outside)
 
 

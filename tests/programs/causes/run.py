@@ -1,6 +1,6 @@
 """run.py MODULE FUNCTION [GRACE]: calls it inside a guard and writes the report as JSON.
 
-What the function returns is held until the guard has looked; nothing is cancelled or joined.
+What the function returns is held to the end; nothing is cancelled, joined or collected.
 """
 
 import asyncio
@@ -12,7 +12,8 @@ import sys
 import leakguard
 
 
-def leave(report):
+def leave(report, held):
+    del held  # the caller has it
     print(report.to_json() if report else "", flush=True)
     if "multiprocessing" in sys.modules:
         for child in sys.modules["multiprocessing"].active_children():
@@ -23,19 +24,18 @@ def leave(report):
 async def check_async(function, grace):
     async with leakguard.guard(action="log", grace=grace) as guard:
         held = await function()
-    del held
-    return guard.report
+    return guard.report, held
 
 
 def check(function, grace):
     with leakguard.guard(action="log", grace=grace) as guard:
         held = function()
-    del held
-    return guard.report
+    return guard.report, held
 
 
 async def main(function, grace):
-    leave(await check_async(function, grace))
+    found = await check_async(function, grace)
+    leave(*found)
 
 
 def run(module, name, grace="0.02"):
@@ -46,7 +46,8 @@ def run(module, name, grace="0.02"):
     function = getattr(importlib.import_module(module), name)
     if inspect.iscoroutinefunction(function):
         asyncio.run(main(function, float(grace)))
-    leave(check(function, float(grace)))
+    found = check(function, float(grace))
+    leave(*found)
 
 
 run(*sys.argv[1:])
