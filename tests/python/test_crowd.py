@@ -28,8 +28,7 @@ def test_in_a_crowd_the_sites_are_told_and_that_causes_were_not_worked_out(monke
     assert report.notes == ("so many tasks are alive that it was not worked out why each was left",)
 
 
-def test_below_a_crowd_each_has_its_cause(monkeypatch):
-    monkeypatch.setattr(_describe, "_MOST_TASKS", 51)
+def test_without_a_crowd_each_has_its_cause():
     report = asyncio.run(left_behind(50))
     assert {leak.cause for leak in report} == {"still-running"}
     assert report.notes == ()
