@@ -798,6 +798,23 @@ core_is_quiet(PyObject *module, PyObject *args)
                            && glue->tracker->dropped == dropped);
 }
 
+/* The same, and that nothing was born at all. */
+static PyObject *
+core_is_untouched(PyObject *module, PyObject *args)
+{
+    (void)module;
+    unsigned long long epoch, serial, dropped;
+    if (!PyArg_ParseTuple(args, "KKK:is_untouched", &epoch, &serial, &dropped)) {
+        return NULL;
+    }
+    if (!is_here() || glue->tracker == NULL || glue->epoch != epoch || lg_process_forked()) {
+        Py_RETURN_FALSE;
+    }
+    find_natives();
+    return PyBool_FromLong(lg_registry_last_serial(glue->tracker->registry) == serial
+                           && glue->tracker->dropped == dropped);
+}
+
 static PyObject *
 core_failures(PyObject *module, PyObject *unused)
 {
@@ -988,6 +1005,8 @@ static PyMethodDef functions[] = {
     {"newest_live", core_newest_live, METH_NOARGS, NULL},
     {"is_quiet", core_is_quiet, METH_VARARGS,
      "is_quiet(epoch, serial, dropped): whether nothing lives that was born since this mark"},
+    {"is_untouched", core_is_untouched, METH_VARARGS,
+     "is_untouched(epoch, serial, dropped): whether nothing was born since this mark"},
     {"failures", core_failures, METH_NOARGS, NULL},
     {"now", core_now, METH_NOARGS, "nanoseconds, as in Record.born"},
     {"thread_info", core_thread_info, METH_O,

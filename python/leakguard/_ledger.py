@@ -87,6 +87,15 @@ class Mark:
             and self.pid == os.getpid()
         )
 
+    def is_untouched(self) -> bool:
+        """Whether nothing was born, abandoned or dropped since: it could have been made now."""
+        return (
+            not _abandoned
+            and _overflow[0] == self.overflow
+            and _core.is_untouched(self.epoch, self.serial, self.dropped)
+            and self.pid == os.getpid()
+        )
+
     @property
     def is_current(self) -> bool:
         """False where leakguard was uninstalled since."""

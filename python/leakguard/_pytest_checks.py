@@ -110,6 +110,7 @@ class Checks:
         self._default = settings.options()
         self._wanted: dict[int, bool] = {}  # by identity: the session keeps its items
         self._test: _Test | None = None
+        self._resting: Owner | None = None  # of a test that has ended; with the default options
         self._fixtures: dict[pytest.FixtureDef[Any], Owner] = {}  # the wider ones, set up
         self._setting_up: list[Owner] = []  # one for another, outermost first
         self._ended: list[tuple[Owner, Report]] = []  # since the last report of a teardown
@@ -127,6 +128,7 @@ class Checks:
 
     def finish(self) -> None:
         """End what `begin` began."""
+        self._forget_resting()
         _abandoned.no_longer_before_close(self._loop_closes)
         if not self._was_installed:
             _tracking.uninstall()
@@ -167,9 +169,24 @@ class Checks:
     def _begin_test(self, item: pytest.Item, options: Options) -> None:
         if item.user_properties:
             item.user_properties[:] = [it for it in item.user_properties if it[0] != MARKER]
-        owner = _owner.Owner(options, "test", item.nodeid)
+        self._test = _Test(item, self._owner_for(options, item.nodeid))
+
+    def _owner_for(self, options: Options, name: str) -> Owner:
+        resting = self._resting
+        if resting is not None:
+            _tracking.ensure(options.kinds)
+            if options is self._default and resting.begin_again(name):
+                self._resting = None
+                return resting
+            self._forget_resting()
+        owner = _owner.Owner(options, "test", name)
         owner.leave_out(self._scopes_of_fixtures)
-        self._test = _Test(item, owner)
+        return owner
+
+    def _forget_resting(self) -> None:
+        resting, self._resting = self._resting, None
+        if resting is not None:
+            resting.close()
 
     def _scopes_of_fixtures(self) -> list[int]:
         return [it.own.number for it in self._fixtures.values()]
@@ -211,6 +228,10 @@ class Checks:
         self._test = None
         if self._interrupted:
             test.owner.drop()
+        elif test.owner.options is self._default and test.owner.rest():
+            self._resting = test.owner
+            if not test.skipped:
+                self._note_clean(test.owner)
         else:
             report = test.owner.end(failed=test.failed)
             if report is not None and not (is_clean(report) and test.skipped):

@@ -52,6 +52,14 @@ class Scope:
             _core.scope_begins(self._inner, self.number)
         self.enter()
 
+    def begin_again(self) -> None:
+        """After `leave`, where nothing was created in it: as if it were made and entered now."""
+        _parents.pop(self._inner, None)
+        _parents[self.number] = _variable.get(0)
+        self._inner = next(_numbers)
+        _parents[self._inner] = self.number
+        self.enter()
+
     def enter_in(self, context: contextvars.Context) -> None:
         """For good, for code that runs in this context."""
         context.run(_variable.set, self._inner)

@@ -338,3 +338,52 @@ def test_fixtures_that_fail_or_are_asked_for_dynamically(suite):
     assert "1 leak in fixture fails (module scope of test_it.py)" in found.text
     assert "1 leak in fixture outer (module scope of test_it.py)" in found.text
     assert "fixture inner" not in found.text
+
+
+def test_a_leak_after_clean_tests_is_the_one_tests_own(suite):
+    """Clean tests share what they are checked with: neither what is started between them nor what a
+    fixture begins meanwhile is another's."""
+    found = suite(
+        "--leakguard",
+        leaks=LEAKS,
+        test_it="""
+            import pytest
+            from leaks import Server, leak
+
+            @pytest.fixture(scope="module")
+            def server():
+                return Server()
+
+            def test_clean():
+                pass
+
+            def test_also_clean():
+                pass
+
+            def test_leaks():
+                leak()
+
+            def test_clean_again():
+                pass
+
+            def test_with_a_server(server):
+                pass
+
+            def test_asks(server):
+                server.ask()
+
+            def test_leaks_beside_a_server(server):
+                leak()
+
+            def test_last():
+                pass
+        """,
+    )
+    errors = [line for line in found.text.splitlines() if line.startswith("ERROR ")]
+    assert [line.split()[1] for line in errors] == [
+        "test_it.py::test_leaks",
+        "test_it.py::test_leaks_beside_a_server",
+        "test_it.py::test_last",  # at its end the module's fixture is checked
+    ], found.text
+    assert "8 passed, 3 errors" in found.text
+    assert "leakguard: 8 tests checked" in found.text
