@@ -61,9 +61,6 @@ bench: $(VENV)/installed ## what watching costs, beside its peers (half an hour;
 	@$(TOOLS)/system_packages.sh bench
 	@$(VENV)/bin/python $(TOOLS)/extra.py bench | $(VENV)/bin/pip install --quiet -r /dev/stdin
 	$(VENV)/bin/python tests/bench/run.py $(BENCH)
-	$(VENV)/bin/python tests/bench/blocking_cost.py
-	$(VENV)/bin/python tests/bench/diagnosis.py
-	$(VENV)/bin/python tests/bench/waiting_forever.py
 
 field: $(VENV)/installed ## other projects' test suites, without and with --leakguard (half an hour)
 	$(VENV)/bin/python $(TOOLS)/field.py

@@ -8,7 +8,7 @@ from typing import Any
 
 import variants
 from figures import Absent, Figure, of_ratios
-from harness import FULL, QUICK, ROUGH, AbsentError, Effort, Side, compare
+from harness import FULL, QUICK, QUICK_ROUGH, ROUGH, AbsentError, Effort, Side, compare
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,11 @@ class Options:
     @property
     def effort(self) -> Effort:
         return QUICK if self.quick else FULL
+
+    @property
+    def rough(self) -> Effort:
+        """For what differs by factors."""
+        return QUICK_ROUGH if self.quick else ROUGH
 
 
 Run = Callable[[Options], Iterator[Figure | Absent]]
@@ -31,6 +36,7 @@ class Case:
     run: Run
     left_out: str = ""  # what --quick leaves out of it
     quick: bool = True  # whether --quick has it at all
+    quick_seconds: float = 5  # what it takes there
 
 
 def ratio(
@@ -39,9 +45,9 @@ def ratio(
 ) -> Figure | Absent:  # fmt: skip
     """One comparison of a workload with a variant and without it."""
     off, on = (Side(workload, it, arguments) for it in ("off", variant))
-    rough = variant in variants.PEERS and not options.quick
+    effort = options.rough if variant in variants.PEERS else options.effort
     try:
-        return of_ratios(compare(off, on, ROUGH if rough else options.effort), case, name, **more)
+        return of_ratios(compare(off, on, effort), case, name, **more)
     except AbsentError as error:
         return Absent(case, name, str(error))
 

@@ -13,7 +13,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
+from pathlib import Path
 
 import figures
 import variants
@@ -46,37 +47,75 @@ def http(options: Options) -> Iterator[Figure | Absent]:
             continue
         name = f"{title}, requests per second"
         processes, turns = (1, 7) if options.quick else (5, 7)
-        yield one(server, "leakguard", name, processes, turns, budget=0.99)
+        yield from one(server, "leakguard", name, processes, turns, budget=0.99)
     if options.quick or not options.peers:
         return
     for peer in variants.PEERS:
-        yield one("starlette", peer, f"peer: {peer}", processes=1, turns=7)
+        yield from one("starlette", peer, f"peer: {peer}", processes=1, turns=7)
 
 
 def one(
     server: str, variant: str, name: str, processes: int, turns: int, budget: float | None = None
-) -> Figure | Absent:
+) -> Iterator[Figure | Absent]:
+    """Requests per second, and the processor time of one, which what else runs does not touch."""
+    requests, seconds = Pairs(), Pairs()
     try:
-        pairs = compare(server, variant, processes, turns)
+        for _ in range(processes):
+            with serving(server, "off") as off, serving(server, variant) as on:
+                sides = [Loaded(off), Loaded(on)]
+                take_turns(*sides, turns, requests)
+                off_used, on_used = (iter(side.seconds).__next__ for side in sides)
+                take_turns(off_used, on_used, turns, seconds)
     except AbsentError as error:
-        return Absent(NAME, name, str(error))
-    note = f"{quartiles(pairs.off)[1]:,.0f} a second without"
-    return figures.of(pairs.ratios, NAME, name, "ratio", budget=budget, at_least=True, note=note)
+        yield Absent(NAME, name, str(error))
+        return
+    note = f"{quartiles(requests.off)[1]:,.0f} a second without"
+    yield figures.of(requests.ratios, NAME, name, "ratio", budget=budget, at_least=True, note=note)
+    note = f"{quartiles(seconds.off)[1] * 1e6:.0f} µs without"
+    yield figures.of(seconds.ratios, NAME, f"{name}, processor time", "ratio", note=note)
 
 
-def compare(server: str, variant: str, processes: int, turns: int) -> Pairs:
-    pairs = Pairs()
-    for _ in range(processes):
-        with serving(server, "off") as off, serving(server, variant) as on:
-            load(off)
-            load(on)
-            take_turns(partial(load, off), partial(load, on), turns, pairs)
-    return pairs
+@dataclass
+class Server:
+    process: int
+    port: int
+
+    def seconds(self) -> float:
+        """Of processor time, all of its threads."""
+        statuses = Path(f"/proc/{self.process}/task").glob("*/schedstat")
+        return sum(int(status.read_text().split()[0]) for status in statuses) / 1e9
+
+
+class Loaded:
+    """A server under wrk: calling it is one turn of a second, which returns requests per second.
+    `seconds` collects the processor time for one request, turn by turn."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.seconds: list[float] = []
+        self()  # warms it up
+        self.seconds.clear()
+
+    def __call__(self) -> float:
+        before = self._server.seconds()
+        url = f"http://127.0.0.1:{self._server.port}/"
+        command = ["wrk", "-t1", f"-c{CONNECTIONS}", "-d1s", url]
+        with on_cpu(OTHER_CPU):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+        total = re.search(r"(\d+) requests in", done.stdout)
+        failed = "Socket errors" in done.stdout or "Non-2xx" in done.stdout
+        if done.returncode or not rate or not total or failed:
+            sys.exit(
+                f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
+        self.seconds.append((self._server.seconds() - before) / int(total[1]))
+        return float(rate[1])
 
 
 @contextmanager
-def serving(server: str, variant: str) -> Iterator[int]:
-    """The port of a server that runs in the block."""
+def serving(server: str, variant: str) -> Iterator[Server]:
+    """A server that runs in the block."""
     command = [sys.executable, str(HERE / "servers.py"), server, variant]
     with on_cpu(WORK_CPU):
         process = subprocess.Popen(
@@ -88,21 +127,10 @@ def serving(server: str, variant: str) -> Iterator[int]:
         answer = json.loads(process.stdout.readline() or '{"absent": "the server did not start"}')
         if "absent" in answer:
             raise AbsentError(answer["absent"])
-        yield answer["port"]
+        yield Server(process.pid, answer["port"])
     finally:
         process.kill()
         process.communicate()
-
-
-def load(port: int) -> float:
-    """Requests per second, over a second."""
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", "-d1s", f"http://127.0.0.1:{port}/"]
-    with on_cpu(OTHER_CPU):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
-    if done.returncode or not found or "Socket errors" in done.stdout or "Non-2xx" in done.stdout:
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return float(found[1])
 
 
 CASES = [
@@ -111,5 +139,6 @@ CASES = [
         "requests per second of aiohttp and of Starlette on uvicorn, under wrk",
         http,
         "aiohttp, and the peers",
+        quick_seconds=18,
     )
 ]

@@ -52,7 +52,7 @@ def run(side: Side) -> list[dict[str, int]]:
 
 
 def phase(worker: Worker, number: int) -> dict[str, int]:
-    held: dict[str, int] = worker.turn(number)
+    held: dict[str, int] = worker.ask(number)
     return held
 
 

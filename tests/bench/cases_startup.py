@@ -31,7 +31,10 @@ def startup(options: Options) -> Iterator[Figure]:
         without = make_environment(Path(folder, "without"))
         installed = make_environment(Path(folder, "installed"))
         copy_leakguard(site_packages(installed))
-        for program, title in (("pass", ""), ("import asyncio", ", and asyncio imported")):
+        programs = {"": "pass", ", and asyncio imported": "import asyncio"}
+        for title, program in programs.items():
+            if options.quick and title:
+                continue
             off = partial(start, without, program, clean_environment())
             unset = partial(start, installed, program, clean_environment())
             on = partial(start, installed, program, clean_environment(LEAKGUARD="1"))
@@ -85,4 +88,12 @@ def copy_leakguard(target: Path) -> None:
         sys.exit("startup: leakguard is not installed from a wheel here: it has no leakguard.pth")
 
 
-CASES = [Case(NAME, "an interpreter that starts and ends", startup, "most of the starts")]
+CASES = [
+    Case(
+        NAME,
+        "an interpreter that starts and ends",
+        startup,
+        "most of the starts, and those that import asyncio",
+        quick_seconds=3,
+    )
+]

@@ -9,6 +9,9 @@ from typing import Any
 
 from harness import Pairs, quartiles
 
+# From where on the time by the clock is shown beside the processor time.
+CLOCK_DIFFERS = 0.02
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -90,6 +93,9 @@ def of_ratios(pairs: Pairs, case: str, name: str, each: int = 1, **more: Any) ->
     note = f"{without:.2f} µs {added:+.2f}"
     if len(pairs.medians) > 1:
         note += f"; {len(pairs.medians)} pairs of processes"
+    clock = quartiles(pairs.clock)[1]
+    if abs(clock / quartiles(pairs.ratios)[1] - 1) > CLOCK_DIFFERS:
+        note += f"; by the clock {clock:.3f}"
     return of(pairs.ratios, case, name, "ratio", **{"note": note, **more})
 
 

@@ -8,6 +8,11 @@ around it. How the memory of a process happens to be laid out moves its speed by
 so the comparison is made again with fresh pairs of processes until its error is small or its time
 is up. The garbage collector stays as Python sets it, in all of them. Both processes of a pair run
 on the same single processor.
+
+What is compared is the processor time of the whole process, all its threads included: what other
+programs do at the same time is not in it. Something that waits would not show in it either, so the
+time by the clock is taken as well, and shown where it says something else. Where waiting is part
+of what is measured, the clock is what counts.
 """
 
 from __future__ import annotations
@@ -22,9 +27,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 
@@ -47,16 +51,17 @@ class Effort:
     slow_turn: float = 0.15  # seconds that a turn of a slow variant may take
     turns: int = 15  # with leakguard, in one pair of processes
     least: int = 5  # pairs of processes
-    seconds: float = 20  # after which no further pair of processes begins
+    seconds: float = 15  # after which no further pair of processes begins
     precision: float = 0.003  # the standard error, as a fraction, at which it is enough
 
 
 FULL = Effort()
 ROUGH = Effort(turns=5, least=2, precision=0.03)  # for what differs by factors
+QUICK_ROUGH = Effort(turn=0.01, slow_turn=0.05, turns=7, least=1, seconds=0)
 QUICK = Effort(turn=0.015, turns=3, least=3, seconds=0)
 # For a workload that can be done once in a process only.
 ONE_TURN = Effort(turns=1, least=7, seconds=60, precision=0.02)
-QUICK_ONE_TURN = Effort(turns=1, least=3, seconds=0)
+QUICK_ONE_TURN = Effort(turns=1, least=1, seconds=0)
 
 
 @dataclass
@@ -68,6 +73,7 @@ class Pairs:
     off: list[float] = field(default_factory=list)  # what was measured: as a rule, seconds for one
     on: list[float] = field(default_factory=list)
     medians: list[float] = field(default_factory=list)  # of `ratios`, one a pair of processes
+    clock: list[float] = field(default_factory=list)  # as `medians`, by the clock
 
     @property
     def error(self) -> float:
@@ -107,6 +113,13 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {**kept, **more}
 
 
+class Took(NamedTuple):
+    """Seconds for one."""
+
+    wall: float
+    processor: float
+
+
 class Worker:
     """A process that has a workload ready, in one variant, and does it when told to."""
 
@@ -133,8 +146,13 @@ class Worker:
             self.close()
             raise
 
-    def turn(self, count: int) -> Any:
-        """Does it `count` times; returns the seconds that took, or what the workload returns."""
+    def turn(self, count: int) -> Took:
+        """Does it `count` times."""
+        wall, processor = self.ask(count)
+        return Took(wall / count, processor / count)
+
+    def ask(self, count: int) -> Any:
+        """The same; returns what the workload returns."""
         assert self._process.stdin is not None
         print(count, file=self._process.stdin, flush=True)
         return self._answer()["result"]
@@ -176,8 +194,11 @@ class Side:
         return Worker(self.workload, self.arguments, self.variant)
 
 
-def compare(off: Side, on: Side, effort: Effort) -> Pairs:
-    """Raises AbsentError where one of them cannot be had here."""
+def compare(off: Side, on: Side, effort: Effort, by_clock: bool = False) -> Pairs:
+    """Compares processor time, or with `by_clock` the time that passes, in seconds for one.
+
+    Raises AbsentError where one of them cannot be had here.
+    """
     pairs = Pairs()
     counts: tuple[int, int] | None = None
     began = time.monotonic()
@@ -195,14 +216,28 @@ def compare(off: Side, on: Side, effort: Effort) -> Pairs:
             else:
                 a.turn(counts[0])
                 b.turn(counts[1])
-            take_turns(partial(one_turn, a, counts[0]), partial(one_turn, b, counts[1]),
-                       effort.turns, pairs)  # fmt: skip
+            turns = [Turns(a, counts[0], by_clock), Turns(b, counts[1], by_clock)]
+            take_turns(turns[0], turns[1], effort.turns, pairs)
+            pairs.clock.append(turns[1].median() / turns[0].median())
     return pairs
 
 
-def one_turn(worker: Worker, count: int) -> float:
-    seconds: float = worker.turn(count)
-    return seconds / count
+@dataclass
+class Turns:
+    """The turns of one worker: calling it is one, which returns the seconds that count."""
+
+    worker: Worker
+    count: int
+    by_clock: bool
+    wall: list[float] = field(default_factory=list)
+
+    def __call__(self) -> float:
+        took = self.worker.turn(self.count)
+        self.wall.append(took.wall)
+        return took.wall if self.by_clock else took.processor
+
+    def median(self) -> float:
+        return statistics.median(self.wall)
 
 
 def take_turns(off: Callable[[], float], on: Callable[[], float], turns: int, pairs: Pairs) -> None:
@@ -236,7 +271,8 @@ def one_takes(worker: Worker, enough: float) -> float:
     """Seconds for one; warms the worker up."""
     count = 1
     while True:
-        took: float = worker.turn(count)
+        one = worker.turn(count).wall
+        took = one * count
         if took > enough / 4:
-            return took / count
+            return one
         count *= 2 if took > enough / 32 else 8

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import cases_check
 import cases_http
+import cases_limits
 import cases_memory
 import cases_plain
 import cases_pytest
@@ -38,11 +39,14 @@ CASES: list[Case] = [
     *cases_tasks.CASES,
     *cases_plain.CASES,
     *cases_check.CASES,
+    *cases_limits.CASES,
     *cases_memory.CASES,
     *cases_startup.CASES,
-    *cases_http.CASES,
     *cases_pytest.CASES,
+    *cases_http.CASES,
 ]
+
+QUICK_SECONDS = 49
 
 
 def main() -> int:
@@ -58,11 +62,11 @@ def main() -> int:
     wanted = [case for case in CASES if not arguments.cases or case.name in arguments.cases]
     print(headline(), flush=True)
     began = time.monotonic()
-    found = run(wanted, options)
+    found, too_long = run(wanted, options)
     over = [it for it in found if isinstance(it, Figure) and it.verdict == "over"]
     print(f"\n{len(found)} lines, {len(over)} over budget; {time.monotonic() - began:.0f} s")
     if options.quick:
-        tell_left_out(wanted)
+        tell_left_out(wanted, too_long)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(describe(options, found), indent=1) + "\n")
@@ -103,21 +107,29 @@ def headline() -> str:
     )
 
 
-def run(wanted: Sequence[Case], options: Options) -> list[Figure | Absent]:
+def run(wanted: Sequence[Case], options: Options) -> tuple[list[Figure | Absent], list[str]]:
+    """What was found, and what --quick had no time for."""
     found = []
+    too_long = []
+    began = time.monotonic()
     for case in wanted:
         if options.quick and not case.quick:
+            continue
+        if options.quick and time.monotonic() - began + case.quick_seconds > QUICK_SECONDS:
+            too_long.append(case.name)
             continue
         print(f"\n{case.name}: {case.what}", flush=True)
         for line in case.run(options):
             found.append(line)
             print(line.text(), flush=True)
-    return found
+    return found, too_long
 
 
-def tell_left_out(wanted: Sequence[Case]) -> None:
+def tell_left_out(wanted: Sequence[Case], too_long: Sequence[str]) -> None:
     for case in wanted:
-        if not case.quick:
+        if case.name in too_long:
+            print(f"--quick had no time for {case.name}: the machine is slow or busy")
+        elif not case.quick:
             print(f"--quick leaves out {case.name}")
         elif case.left_out:
             print(f"--quick leaves out of {case.name}: {case.left_out}")
