@@ -4,7 +4,8 @@
     python tests/bench/run.py --quick                # every family of cases, within 50 seconds
     python tests/bench/run.py task gather            # these cases only
     python tests/bench/run.py --json build/3.13.json
-    python tests/bench/run.py --markdown build/3.*.json      # the table of docs/performance.md
+    python tests/bench/run.py --markdown build/3.*.json                  # tables of several runs
+    python tests/bench/run.py --markdown build/3.*.json --into docs/performance.md
 
 A ratio is leakguard / without; beside it, in brackets, what one took without leakguard and what
 came on top. `budget` is what the project allows itself. The extra `bench` installs the peers that
@@ -31,6 +32,7 @@ import cases_plain
 import cases_pytest
 import cases_startup
 import cases_tasks
+import tables
 from cases import Case, Options
 from figures import Absent, Figure
 from harness import OTHER_CPU, WORK_CPU
@@ -52,7 +54,11 @@ QUICK_SECONDS = 49
 def main() -> int:
     arguments = parse(sys.argv[1:])
     if arguments.markdown:
-        print(table(arguments.markdown))
+        text = tables.tables(arguments.markdown)
+        if arguments.into is None:
+            print(text)
+        else:
+            tables.fill_in(arguments.into, text)
         return 0
     if arguments.list:
         for case in CASES:
@@ -87,10 +93,15 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         nargs="+",
         metavar="F",
         type=Path,
-        help="measure nothing: print the figures of these files as a table, a column each",
+        help="measure nothing: print the figures of these files as tables, a column each",
+    )
+    parser.add_argument(
+        "--into", type=Path, metavar="DOCUMENT", help="put the tables of --markdown into this file"
     )
     parser.add_argument("--no-peers", action="store_true", help="leakguard only")
     arguments = parser.parse_args(words)
+    if arguments.into is not None and not arguments.markdown:
+        parser.error("--into needs --markdown")
     known = [case.name for case in CASES]
     for name in arguments.cases:
         if name not in known:
@@ -133,33 +144,6 @@ def tell_left_out(wanted: Sequence[Case], too_long: Sequence[str]) -> None:
             print(f"--quick leaves out {case.name}")
         elif case.left_out:
             print(f"--quick leaves out of {case.name}: {case.left_out}")
-
-
-def table(files: Sequence[Path]) -> str:
-    """A row for each figure, a column for each file: median, and (over) where that is so."""
-    runs = [json.loads(file.read_text()) for file in files]
-    rows: dict[tuple[str, str], dict[int, str]] = {}
-    budgets: dict[tuple[str, str], list[str]] = {}
-    for column, one in enumerate(runs):
-        for line in one["figures"]:
-            key = line["case"], line["name"]
-            cells = rows.setdefault(key, {})
-            if "absent" in line:
-                cells[column] = "not here"
-                continue
-            figure = Figure(**{name: line[name] for name in Figure.__dataclass_fields__})
-            mark = " (over)" if figure.verdict == "over" else ""
-            cells[column] = figure.show(figure.value) + mark
-            limit = "" if figure.budget is None else figure.limit()
-            if limit not in budgets.setdefault(key, []):
-                budgets[key].append(limit)
-    head = ["case", "", *(one["python"] for one in runs), "budget"]
-    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
-    for key, cells in rows.items():
-        shown = [cells.get(column, "") for column in range(len(runs))]
-        limits = " / ".join(filter(None, budgets.get(key, [])))
-        lines.append("| " + " | ".join([key[0], key[1], *shown, limits]) + " |")
-    return "\n".join(lines)
 
 
 def describe(options: Options, found: Sequence[Figure | Absent]) -> dict[str, object]:
