@@ -62,10 +62,9 @@ def one(
     try:
         for _ in range(processes):
             with serving(server, "off") as off, serving(server, variant) as on:
-                sides = [Loaded(off), Loaded(on)]
-                take_turns(*sides, turns, requests)
-                off_used, on_used = (iter(side.seconds).__next__ for side in sides)
-                take_turns(off_used, on_used, turns, seconds)
+                a, b = Loaded(off), Loaded(on)
+                take_turns(a, b, turns, requests)
+                take_turns(iter(a.seconds).__next__, iter(b.seconds).__next__, turns, seconds)
     except AbsentError as error:
         yield Absent(NAME, name, str(error))
         return

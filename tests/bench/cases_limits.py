@@ -52,13 +52,13 @@ def diagnosis(options: Options) -> Iterator[Figure]:
     """Each in a process of its own: the first report is the one that a person waits for."""
     leaks = 10_000
     for shape in ("plain",) if options.quick else SHAPES:
-        sides = [
+        plain, full = (
             Side("work_limits:diagnosis", "leakguard",
                  {"shape": shape, "leaks": leaks, "causes": causes})
             for causes in (False, True)
-        ]  # fmt: skip
+        )  # fmt: skip
         name = f"{leaks:,} leaks: {shape.replace('_', ' ')}"
-        yield seconds(options, "diagnosis", name, *sides, "that without causes", 2.0)
+        yield seconds(options, "diagnosis", name, plain, full, "that without causes", 2.0)
 
 
 def waiting_forever(options: Options) -> Iterator[Figure]:

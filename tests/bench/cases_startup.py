@@ -73,7 +73,7 @@ def make_environment(folder: Path) -> Path:
 
 def site_packages(python: Path) -> Path:
     program = "import sysconfig; print(sysconfig.get_path('platlib'))"
-    command = [python, "-c", program]
+    command = [str(python), "-c", program]
     return Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
 
 

@@ -18,6 +18,7 @@ of what is measured, the clock is what counts.
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -81,7 +82,7 @@ class Pairs:
         if len(self.medians) < 2:
             return float("inf")
         deviation = statistics.stdev(self.medians) / statistics.median(self.medians)
-        return deviation / float(len(self.medians)) ** 0.5
+        return deviation / math.sqrt(len(self.medians))
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
