@@ -92,3 +92,12 @@ def test_the_kinds_are_numbered_alike_in_c_and_python():
     block = header[header.index("LG_TASK,") : header.index("LG_KIND_COUNT")]
     enumerated = re.findall(r"LG_([A-Z_]+),", block)
     assert tuple(name.lower() for name in enumerated) == KINDS
+
+
+def test_every_cause_is_explained():
+    from leakguard import _task_causes, _thread_causes
+
+    tests = (*_task_causes.TESTS, *_thread_causes.TESTS)
+    words = {word for word, _ in tests} | {"still-running", "destroyed-pending", "held-exit"}
+    explained = (ROOT / "docs/causes.md").read_text(encoding="utf-8")
+    assert [word for word in sorted(words) if f"| `{word}` |" not in explained] == []
