@@ -167,3 +167,15 @@ def line_of(text):
     found = [number for number, line in enumerate(lines, 1) if line.endswith(f"# {text}")]
     assert len(found) == 1, f"{text!r} marks {len(found)} lines"
     return found[0]
+
+
+def the_one(report):
+    """The only leak of a report."""
+    found = list(report)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def place(leak):
+    """The file and line of a leak's site."""
+    return leak.site.filename, leak.site.lineno

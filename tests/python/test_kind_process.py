@@ -15,7 +15,7 @@ import pytest
 import leakguard
 from leakguard import _core
 
-from .conftest import line_of
+from .conftest import line_of, place, the_one
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -44,13 +44,7 @@ def leaks(point):
 
 
 def only(point):
-    found = leaks(point)
-    assert len(found) == 1, found
-    return found[0]
-
-
-def place(leak):
-    return leak.site.filename, leak.site.lineno
+    return the_one(leaks(point))
 
 
 @pytest.fixture

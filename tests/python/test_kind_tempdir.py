@@ -13,7 +13,7 @@ import pytest
 import leakguard
 from leakguard import _core
 
-from .conftest import line_of
+from .conftest import line_of, place, the_one
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -38,13 +38,7 @@ def leaks(point):
 
 
 def only(point):
-    found = leaks(point)
-    assert len(found) == 1, found
-    return found[0]
-
-
-def place(leak):
-    return leak.site.filename, leak.site.lineno
+    return the_one(leaks(point))
 
 
 def test_mkdtemp_that_nobody_removes(point):

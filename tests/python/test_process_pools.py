@@ -10,7 +10,7 @@ import pytest
 
 import leakguard
 
-from .conftest import line_of
+from .conftest import line_of, place, the_one
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -28,13 +28,7 @@ def leaks(point):
 
 
 def only(point):
-    found = leaks(point)
-    assert len(found) == 1, found
-    return found[0]
-
-
-def place(leak):
-    return leak.site.filename, leak.site.lineno
+    return the_one(leaks(point))
 
 
 METHODS = ("fork", "spawn", "forkserver")
