@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import ast
 import linecache
+import sys
+import warnings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import CodeType
+    from typing import Any
 
 _CATCHES_CANCELLATION = frozenset({"CancelledError", "BaseException"})
 _MODULES = frozenset({"asyncio", "aio"})
@@ -120,9 +123,29 @@ def _read(file: str) -> _File | None:
 def _parse(file: str) -> _File | None:
     try:
         text = "".join(linecache.getlines(file))
-        return _File(ast.parse(text)) if text and len(text) <= _LONGEST else None
+        return _File(_tree(text)) if text and len(text) <= _LONGEST else None
     except Exception:
         return None  # what no parser reads says nothing
+
+
+# The parser's warnings were the program's at its import; here they would be said once more.
+# Our own filter, of what is parsed under our name: catch_warnings() would have an effect on all
+# threads, and make Python forget which warnings it has shown. (Python/_warnings.c: a str must equal
+# the module, which is the file's name.)
+_PARSED = "<leakguard>"
+_FILTER = ("ignore", None, Warning, _PARSED, 0)
+# 3.15 takes the module's name; before, it is the file's.
+_AS_MODULE: dict[str, Any] = {"module": _PARSED} if sys.version_info >= (3, 15) else {}
+
+
+def _tree(text: str) -> ast.Module:
+    filters: list[Any] = warnings.filters  # type: ignore[assignment]  # a list, whatever typeshed says
+    filters.insert(0, _FILTER)
+    try:
+        tree: ast.Module = ast.parse(text, _PARSED, **_AS_MODULE)
+        return tree
+    finally:
+        filters.remove(_FILTER)
 
 
 def _handlers_of(code: CodeType) -> list[_Handler]:
@@ -136,10 +159,13 @@ def _handlers_of(code: CodeType) -> list[_Handler]:
 
 def _handlers_in(node: ast.AST) -> Iterator[_Handler]:
     if isinstance(node, ast.ExceptHandler) and _catches(node.type):
-        raises = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+        raises = any(isinstance(inner, ast.Raise) for inner in _own(node.body))
         yield (*_span(node), not raises)
     elif isinstance(node, (ast.Try, ast.TryStar)) and node.finalbody:
-        leaves = any(isinstance(inner, ast.Return) for inner in node.finalbody)
+        leaves = any(isinstance(inner, ast.Return) for inner in _own(node.finalbody)) or any(
+            isinstance(inner, (ast.Break, ast.Continue))
+            for inner in _own(node.finalbody, _FUNCTIONS + _LOOPS)
+        )
         yield node.finalbody[0].lineno, _span(node.finalbody[-1])[1], leaves
     elif isinstance(node, (ast.With, ast.AsyncWith)):
         for item in node.items:
@@ -148,6 +174,20 @@ def _handlers_in(node: ast.AST) -> Iterator[_Handler]:
                 continue
             if any(_catches(argument) for argument in call.args):
                 yield node.lineno, node.lineno, True
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+_LOOPS = (ast.For, ast.AsyncFor, ast.While)
+
+
+def _own(nodes: list[ast.stmt], other: tuple[type[ast.AST], ...] = _FUNCTIONS) -> Iterator[ast.AST]:
+    """These nodes and all in them, but for what is inside of `other`."""
+    left: list[ast.AST] = [*nodes]
+    while left:
+        node = left.pop()
+        if not isinstance(node, other):
+            yield node
+            left += ast.iter_child_nodes(node)
 
 
 def _catches(expression: ast.expr | None) -> bool:
