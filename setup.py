@@ -1,7 +1,8 @@
-"""What pyproject.toml cannot say: the C sources, found by looking."""
+"""What pyproject.toml cannot say: the C sources, found by looking, and the start-up files."""
 
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -26,6 +27,17 @@ def libunwind() -> list[str]:
     return shlex.split(found.stdout)
 
 
+def start_up_file() -> str:
+    """The one file in site-packages that starts leakguard with the interpreter built for.
+
+    Python 3.15 to 3.17 know both kinds (PEP 829). To call what a .start file names, `site` imports
+    pkgutil, which imports re: some 7 ms of every start, with LEAKGUARD unset too. An import line in
+    a .pth file is run at once, without a warning, but only where no .start file of the same name
+    lies beside it. From 3.18 on it is ignored.
+    """
+    return "leakguard.pth" if sys.version_info < (3, 18) else "leakguard.start"
+
+
 unwind = libunwind()
 core = Extension(
     "leakguard._core",
@@ -39,4 +51,8 @@ core = Extension(
     extra_compile_args=["-fvisibility=hidden"],
 )
 
-setup(ext_modules=[core])
+setup(
+    ext_modules=[core],
+    # "../" puts the file beside the package, into site-packages, where Python looks for it.
+    package_data={"leakguard": ["py.typed", "*.pyi", f"../{start_up_file()}"]},
+)

@@ -1,9 +1,9 @@
 """Switches leakguard on at interpreter start where LEAKGUARD asks for it.
 
-leakguard.pth (up to 3.14) and leakguard.start (3.15 on) call `start` at every start of every
-interpreter of the environment, in a virtual environment twice: so this module imports nothing but
-os and sys, `start` is idempotent, and it respects -E and -I itself. (pytest would warn that a
-plugin's module is loaded already: PYTEST_DONT_REWRITE.)
+leakguard.pth (up to 3.17) or leakguard.start (3.18 on; setup.py says why) calls `start` at every
+start of every interpreter of the environment, in a virtual environment twice: so this module
+imports nothing but os and sys, `start` is idempotent, and it respects -E and -I itself. (pytest
+would warn that a plugin's module is loaded already: PYTEST_DONT_REWRITE.)
 """
 
 import os

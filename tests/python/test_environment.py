@@ -1,9 +1,12 @@
 """LEAKGUARD=1: a program of which no line is changed, installed from a wheel."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +51,43 @@ def test_unset_or_0_imports_nothing(program):
     assert program(text).stdout == "['_leakguard_autostart']\n"
     for value in ("", "0"):
         assert program(text, LEAKGUARD=value).stdout == "['_leakguard_autostart']\n"
+
+
+# What an interpreter has loaded once it has started, but for what the start-up file brings.
+LOADED = """
+import sys
+print(sorted(name for name in sys.modules if name not in ("_leakguard_autostart", "sitecustomize")))
+"""
+
+
+def test_the_start_up_file_itself_imports_nothing_else(run, tmp_path):
+    """What `site` imports to act on it counts too: 3.15 and later know two kinds of such files."""
+    folder = Path(sysconfig.get_path("platlib"))
+    [file] = [path for path in folder.glob("leakguard.*") if path.suffix in (".pth", ".start")]
+    assert file.suffix == (".pth" if sys.version_info < (3, 18) else ".start")
+    empty = tmp_path / "empty"
+    with_it = tmp_path / "with it"
+    for site in (empty, with_it):
+        site.mkdir()
+        (site / "another.pth").write_text("# of no package\n")  # to read one, some import a codec
+    for path in (file, folder / "_leakguard_autostart.py"):
+        shutil.copy(path, with_it)
+    found = [
+        run("-S", "-c", f"import site; site.addsitedir({str(site)!r})\n{LOADED}")
+        for site in (empty, with_it)
+    ]
+    assert [result.stderr for result in found] == ["", ""]
+    assert found[0].stdout == found[1].stdout
+    assert "'re'" not in found[1].stdout
+
+
+@pytest.mark.parametrize("options", [["-W", "error"], ["-X", "dev"], ["-bb", "-W", "always"]])
+def test_the_start_up_file_gives_no_warning(options, program):
+    """Import lines in .pth files are deprecated from 3.15 on, without a word up to 3.19."""
+    for variables in ({}, {"PYTHONWARNINGS": "error"}):
+        for leakguard in ("0", "1"):
+            result = program("print(1)", before=options, LEAKGUARD=leakguard, **variables)
+            assert (result.stdout, result.stderr) == ("1\n", "")
 
 
 def test_tasks_left_at_the_end_of_asyncio_run_are_reported(program):

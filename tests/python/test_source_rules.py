@@ -2,7 +2,9 @@
 
 import ast
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -58,6 +60,28 @@ def test_the_start_up_files_are_one_line():
     assert (ROOT / "python/leakguard.start").read_text().splitlines() == [
         "_leakguard_autostart:start"
     ]
+
+
+@pytest.mark.parametrize(
+    ("version", "wanted"),
+    [
+        ((3, 11, 0), "../leakguard.pth"),
+        ((3, 15, 0), "../leakguard.pth"),  # which also knows .start files, but resolves them slowly
+        ((3, 17, 9), "../leakguard.pth"),
+        ((3, 18, 0), "../leakguard.start"),  # where import lines are ignored
+    ],
+)
+def test_a_wheel_has_one_start_up_file_and_the_sdist_both(version, wanted, monkeypatch):
+    given = {}
+    setuptools = SimpleNamespace(Extension=lambda *_, **__: None, setup=given.update)
+    monkeypatch.setitem(sys.modules, "setuptools", setuptools)
+    monkeypatch.setattr(sys, "version_info", version)
+    monkeypatch.chdir(ROOT)
+    script = ROOT / "setup.py"
+    exec(compile(script.read_text(), script, "exec"), {"__file__": str(script)})
+    assert given["package_data"] == {"leakguard": ["py.typed", "*.pyi", wanted]}
+    sdist = (ROOT / "MANIFEST.in").read_text().splitlines()
+    assert "include python/leakguard.pth python/leakguard.start" in sdist
 
 
 def test_the_start_up_module_imports_os_and_sys_only():
