@@ -34,6 +34,9 @@ epitaph_free_all(lg_note *notes)
 static PyObject *
 wrapped_function(PyObject *callable)
 {
+    if (PyFunction_Check(callable)) {
+        return NULL;
+    }
     if (PyMethod_Check(callable)) {
         return PyMethod_GET_FUNCTION(callable);
     }
@@ -55,6 +58,9 @@ function_name(PyObject *callable)
     PyObject *inner;
     while ((inner = wrapped_function(callable)) != NULL) {
         callable = inner;
+    }
+    if (PyFunction_Check(callable)) {
+        return Py_NewRef(((PyFunctionObject *)callable)->func_qualname);
     }
     /* The generic look-up: no __getattr__ of the program's runs. */
     PyObject *name = PyObject_GenericGetAttr(callable, glue->qualname);

@@ -36,20 +36,25 @@ make_context(void)
     return 0;
 }
 
+static int
+intern(PyObject **name, const char *text)
+{
+    Py_XSETREF(*name, PyUnicode_InternFromString(text));
+    return *name != NULL ? 0 : -1;
+}
+
 int
 glue_init(module_state *state)
 {
     if (glue == NULL && make_context() < 0) {
         return -1;
     }
-    Py_XSETREF(glue->eager_start, PyUnicode_InternFromString("eager_start"));
-    Py_XSETREF(glue->qualname, PyUnicode_InternFromString("__qualname__"));
-    Py_XSETREF(glue->func, PyUnicode_InternFromString("func"));
     if (glue->own_kinds == NULL) {
         glue->own_kinds = PyList_New(0);
     }
-    if (glue->own_kinds == NULL || glue->eager_start == NULL || glue->qualname == NULL
-        || glue->func == NULL) {
+    if (glue->own_kinds == NULL || intern(&glue->eager_start, "eager_start") < 0
+        || intern(&glue->qualname, "__qualname__") < 0 || intern(&glue->func, "func") < 0
+        || intern(&glue->run, "run") < 0 || intern(&glue->target, "_target") < 0) {
         return -1;
     }
     glue->interp = PyInterpreterState_Get();
@@ -65,6 +70,7 @@ glue_clear(void)
         &glue->scope_var,  &glue->current_tasks, &glue->pure_task,        &glue->get_running_loop,
         &glue->pool_marks, &glue->pool_owner,    &glue->thread_type,      &glue->thread_run,
         &glue->tasks.done, &glue->destroyed,     &glue->describe_process, &glue->unclosed,
+        &glue->run,        &glue->target,
     };
     for (size_t i = 0; i < Py_ARRAY_LENGTH(owned); i++) {
         Py_CLEAR(*owned[i]);

@@ -158,9 +158,11 @@ typedef struct {
     uint64_t failures;          /* hooks that could not do their work, whatever the reason */
 
     PyObject *own_kinds;   /* owned: list of the names of kinds that other extensions added */
-    PyObject *eager_start; /* owned: interned names, all three */
+    PyObject *eager_start; /* owned: interned names, all five */
     PyObject *qualname;
     PyObject *func;
+    PyObject *run;
+    PyObject *target; /* "_target" */
     task_hook tasks;
     task_end_hook task_ends;
     struct foreign_roots *foreign; /* owned, never freed: of fanout.c */

@@ -40,45 +40,40 @@ thread_of(PyObject *function)
     return self;
 }
 
-/* An attribute, new reference; NULL without an exception. */
+/* What a Thread was made to call: new reference, or NULL. Thread.run deletes it when it has
+ * returned. */
 static PyObject *
-attribute(PyObject *object, const char *name)
+target_of(PyObject *thread)
 {
-    PyObject *value = PyObject_GetAttrString(object, name);
-    if (value == NULL) {
+    /* The generic look-up: no __getattr__ of the program's runs. */
+    PyObject *target = PyObject_GenericGetAttr(thread, glue->target);
+    if (target == NULL) {
         PyErr_Clear();
     }
-    return value;
+    return target;
 }
 
-/* For a Thread: the overridden run, else the target. Taken at the start, since Thread.run deletes
- * the target when it has returned. */
+/* For a Thread: the overridden run, else the target, which may be NULL. */
 static PyObject *
-label_of(PyObject *function)
+label_of(PyObject *function, PyObject *thread, PyObject *target)
 {
-    PyObject *thread = thread_of(function);
     if (thread == NULL) {
         return function_name(function);
     }
-    PyObject *run = attribute((PyObject *)Py_TYPE(thread), "run");
+    PyObject *run = _PyType_Lookup(Py_TYPE(thread), glue->run);
     if (run != NULL && run != glue->thread_run) {
+        Py_INCREF(run);
         PyObject *label = function_name(run);
         Py_DECREF(run);
         return label;
     }
-    Py_XDECREF(run);
-    PyObject *target = attribute(thread, "_target");
-    PyObject *label;
     if (target != NULL && target != Py_None) {
-        label = function_name(target);
+        return function_name(target);
     }
-    else {
-        label = PyType_GetName(Py_TYPE(thread));
-        if (label == NULL) {
-            PyErr_Clear();
-        }
+    PyObject *label = PyType_GetName(Py_TYPE(thread));
+    if (label == NULL) {
+        PyErr_Clear();
     }
-    Py_XDECREF(target);
     return label;
 }
 
@@ -103,8 +98,11 @@ describe_run(void *subject)
     ThreadRun *run = subject;
     saved_error saved = error_save();
     PyObject *thread = run->function != NULL ? thread_of(run->function) : NULL;
-    PyObject *name = thread != NULL ? attribute(thread, "name") : NULL;
-    if (name != NULL && !PyUnicode_Check(name)) {
+    PyObject *name = thread != NULL ? PyObject_GetAttrString(thread, "name") : NULL;
+    if (name == NULL) {
+        PyErr_Clear();
+    }
+    else if (!PyUnicode_Check(name)) {
         Py_CLEAR(name);
     }
     bool raised = saved.value != NULL || saved.type != NULL;
@@ -232,26 +230,32 @@ thread_adopt(module_state *state, PyObject *thread, unsigned long ident)
     return (PyObject *)run;
 }
 
-/* The executor to which a new thread of a pool is charged: new reference, or NULL. */
-static PyObject *
-pool_owner(PyObject *function)
+/* Whether a new thread with this target (may be NULL) is a pool's. */
+static bool
+is_pooled(PyObject *thread, PyObject *target)
 {
-    PyObject *thread = glue->pool_marks != NULL ? thread_of(function) : NULL;
-    if (thread == NULL) {
-        return NULL;
+    PyObject *type = (PyObject *)Py_TYPE(thread);
+    if (type != glue->thread_type && PyDict_GetItemWithError(glue->pool_marks, type) != NULL) {
+        return true;
     }
-    PyObject *target = attribute(thread, "_target");
-    PyObject *plain = target;
     if (target != NULL && PyMethod_Check(target)) {
-        plain = PyMethod_GET_FUNCTION(target);
+        target = PyMethod_GET_FUNCTION(target);
     }
     /* Only plain functions are looked up: hashing anything else could run its code. */
-    bool marked = PyDict_GetItemWithError(glue->pool_marks, (PyObject *)Py_TYPE(thread)) != NULL
-                  || (plain != NULL && PyFunction_Check(plain)
-                      && PyDict_GetItemWithError(glue->pool_marks, plain) != NULL);
-    Py_XDECREF(target);
-    PyObject *owner = marked ? PyObject_CallOneArg(glue->pool_owner, thread) : NULL;
-    if (PyErr_Occurred()) {
+    return target != NULL && PyFunction_Check(target)
+           && PyDict_GetItemWithError(glue->pool_marks, target) != NULL;
+}
+
+/* The executor to which a new thread of a pool is charged: new reference, or NULL. */
+static PyObject *
+pool_owner(PyObject *thread, PyObject *target)
+{
+    if (thread == NULL || glue->pool_marks == NULL) {
+        return NULL;
+    }
+    PyObject *owner =
+        is_pooled(thread, target) ? PyObject_CallOneArg(glue->pool_owner, thread) : NULL;
+    if (owner == NULL && PyErr_Occurred()) {
         PyErr_Clear();
         glue->failures++;
     }
@@ -261,24 +265,23 @@ pool_owner(PyObject *function)
     return owner;
 }
 
-/* The arguments with `run` in the place of the function; NULL without an exception. */
+/* The arguments with `run` in the place of the function, and what is passed on as keywords: owned
+ * where it is not `kwargs` itself. NULL without an exception. */
 static PyObject *
 with_run(PyObject *args, PyObject *kwargs, PyObject *run, PyObject **ret_kwargs)
 {
     Py_ssize_t count = PyTuple_GET_SIZE(args);
     PyObject *changed = PyTuple_New(count);
-    *ret_kwargs = kwargs != NULL ? PyDict_Copy(kwargs) : NULL;
-    bool failed = changed == NULL || (kwargs != NULL && *ret_kwargs == NULL);
-    for (Py_ssize_t i = 0; !failed && i < count; i++) {
+    *ret_kwargs = kwargs;
+    for (Py_ssize_t i = 0; changed != NULL && i < count; i++) {
         PyTuple_SET_ITEM(changed, i, Py_NewRef(i == 0 ? run : PyTuple_GET_ITEM(args, i)));
     }
-    if (!failed && count == 0) {
-        failed = PyDict_SetItemString(*ret_kwargs, "function", run) < 0;
-    }
-    if (failed) {
-        PyErr_Clear();
-        Py_CLEAR(changed);
-        Py_CLEAR(*ret_kwargs);
+    if (changed != NULL && count == 0) {
+        *ret_kwargs = PyDict_Copy(kwargs);
+        if (*ret_kwargs == NULL || PyDict_SetItemString(*ret_kwargs, "function", run) < 0) {
+            Py_CLEAR(*ret_kwargs);
+            Py_CLEAR(changed);
+        }
     }
     return changed;
 }
@@ -291,6 +294,31 @@ call_original(int which, PyObject *module, PyObject *args, PyObject *kwargs)
         return ((PyCFunctionWithKeywords)(void (*)(void))original)(module, args, kwargs);
     }
     return original(module, args);
+}
+
+/* Calls the original, and takes the birth back where it fails. */
+static PyObject *
+start_run(int which, PyObject *module, PyObject *args, PyObject *kwargs, ThreadRun *run)
+{
+    thread_local_state *local = lg_threads_is_on() ? glue_local() : NULL;
+    PyObject *outer = local != NULL ? local->starting : NULL;
+    if (local != NULL) {
+        local->starting = (PyObject *)run;
+    }
+    PyObject *result = call_original(which, module, args, kwargs);
+    if (local != NULL) {
+        local->starting = outer;
+    }
+    if (result == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+            glue->seen[LG_THREAD]--; /* refused before anybody could announce it */
+        }
+        glue_cancel(run);
+    }
+    else if (run->ident == 0 && PyLong_CheckExact(result)) {
+        run->ident = PyLong_AsUnsignedLong(result);
+    }
+    return result;
 }
 
 static PyObject *
@@ -307,47 +335,37 @@ start_thread(int which, PyObject *module, PyObject *args, PyObject *kwargs)
     if (function == NULL || !PyCallable_Check(function)) {
         return call_original(which, module, args, kwargs);
     }
+    PyObject *thread = thread_of(function);
+    PyObject *target = thread != NULL ? target_of(thread) : NULL;
+    PyObject *passed_kwargs = NULL;
+    PyObject *passed = NULL;
     ThreadRun *run = ThreadRun_new_for(glue->state);
-    PyObject *changed_kwargs = NULL;
-    PyObject *changed = NULL;
     if (run != NULL) {
         run->function = Py_NewRef(function);
-        run->label = label_of(function);
-        changed = with_run(args, kwargs, (PyObject *)run, &changed_kwargs);
+        run->label = label_of(function, thread, target);
+        passed = with_run(args, kwargs, (PyObject *)run, &passed_kwargs);
     }
-    if (changed == NULL) {
+    PyObject *result;
+    if (passed == NULL) {
         PyErr_Clear();
-        Py_XDECREF(run);
         glue->tracker->dropped++;
-        return call_original(which, module, args, kwargs);
+        result = call_original(which, module, args, kwargs);
     }
-    PyObject *owner = pool_owner(function);
-    bool known;
-    if (glue->tracker != NULL) {
-        glue_birth(tstate, LG_THREAD, run, owner, &known);
-    }
-    Py_XDECREF(owner);
-    thread_local_state *local = lg_threads_is_on() ? glue_local() : NULL;
-    PyObject *outer = local != NULL ? local->starting : NULL;
-    if (local != NULL) {
-        local->starting = (PyObject *)run;
-    }
-    PyObject *result = call_original(which, module, changed, changed_kwargs);
-    if (local != NULL) {
-        local->starting = outer;
-    }
-    if (result == NULL) {
-        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
-            glue->seen[LG_THREAD]--; /* refused before anybody could announce it */
+    else {
+        PyObject *owner = pool_owner(thread, target);
+        bool known;
+        if (glue->tracker != NULL) {
+            glue_birth(tstate, LG_THREAD, run, owner, &known);
         }
-        glue_cancel(run);
+        Py_XDECREF(owner);
+        result = start_run(which, module, passed, passed_kwargs, run);
+        Py_DECREF(passed);
+        if (passed_kwargs != kwargs) {
+            Py_DECREF(passed_kwargs);
+        }
     }
-    else if (run->ident == 0 && PyLong_CheckExact(result)) {
-        run->ident = PyLong_AsUnsignedLong(result);
-    }
-    Py_DECREF(changed);
-    Py_XDECREF(changed_kwargs);
-    Py_DECREF(run);
+    Py_XDECREF(run);
+    Py_XDECREF(target);
     return result;
 }
 

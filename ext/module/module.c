@@ -185,12 +185,13 @@ core_hook_threads(PyObject *module, PyObject *thread_type)
     if (!require_installed()) {
         return NULL;
     }
-    PyObject *run = PyObject_GetAttrString(thread_type, "run");
-    if (run == NULL || !PyType_Check(thread_type)) {
-        Py_XDECREF(run);
+    PyObject *run =
+        PyType_Check(thread_type) ? _PyType_Lookup((PyTypeObject *)thread_type, glue->run) : NULL;
+    if (run == NULL) {
         PyErr_SetString(PyExc_TypeError, "hook_threads wants threading.Thread");
         return NULL;
     }
+    Py_INCREF(run);
     Py_XSETREF(glue->thread_type, Py_NewRef(thread_type));
     Py_XSETREF(glue->thread_run, run);
     if (hook_threads() < 0) {
