@@ -155,12 +155,23 @@ def sweep() -> None:
     whose end can only be looked for."""
     for ident, run in _core.adopted().items():
         thread = _core.thread_info(run)[1]
-        if thread is None or not threading.Thread.is_alive(thread):
+        if thread is None or not is_alive(thread):
             _core.end_adopted(ident)
     for name in tuple(_tracked):
         kind = _resources.named(name)
         if kind is not None:
             kind.sweep()
+
+
+def is_alive(thread: threading.Thread) -> bool:
+    """Whether it has not ended. Not by its own method, which a subclass may have filled.
+
+    Thread.is_alive fails for a thread that threading knows by its ident alone (3.11 and 3.12, an
+    assertion), or says True for ever: that one is alive as long as threading lists it.
+    """
+    if isinstance(thread, threading._DummyThread):
+        return threading._active.get(thread.ident) is thread  # type: ignore[attr-defined]
+    return threading.Thread.is_alive(thread)
 
 
 def stats() -> dict[str, object]:

@@ -6,6 +6,7 @@ import threading
 
 from leakguard import _builtin, _core, _describe, _executors, _ledger, _native, _resources, _scope
 from leakguard._describe import NATIVE, TASK, THREAD, Resource
+from leakguard._tracking import is_alive as is_thread_alive
 from leakguard._tracking import mask_of
 
 TYPE_CHECKING = False
@@ -390,7 +391,7 @@ def is_live(resource: Resource) -> bool:
 def is_alive(resource: Resource) -> bool:
     """Whether a thread has not ended. While it is starting, is_alive() is not yet true."""
     thread = resource.thread
-    return thread is None or resource.state == "starting" or threading.Thread.is_alive(thread)
+    return thread is None or resource.state == "starting" or is_thread_alive(thread)
 
 
 def _why_pool_thread(resource: Resource, charge: _executors.Charge, since: int) -> str | None:
