@@ -1,6 +1,7 @@
 #include "glue.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "compat.h"
 #include "epitaph.h"
@@ -15,7 +16,30 @@ static void
 end_local(void *specific)
 {
     blocking_loop_end(specific);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(glue->spare_locals); i++) {
+        thread_local_state *none = NULL;
+        if (atomic_compare_exchange_strong(&glue->spare_locals[i], &none, specific)) {
+            return;
+        }
+    }
     free(specific);
+}
+
+/* Zeroed. Memory from the allocator costs a new thread more than all else that is done in it. */
+static thread_local_state *
+new_local(void)
+{
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(glue->spare_locals); i++) {
+        thread_local_state *spare = NULL;
+        if (atomic_load_explicit(&glue->spare_locals[i], memory_order_relaxed) != NULL) {
+            spare = atomic_exchange(&glue->spare_locals[i], NULL);
+        }
+        if (spare != NULL) {
+            memset(spare, 0, sizeof(*spare));
+            return spare;
+        }
+    }
+    return calloc(1, sizeof(thread_local_state));
 }
 
 static int
@@ -70,11 +94,12 @@ glue_clear(void)
         &glue->scope_var,  &glue->current_tasks, &glue->pure_task,        &glue->get_running_loop,
         &glue->pool_marks, &glue->pool_owner,    &glue->thread_type,      &glue->thread_run,
         &glue->tasks.done, &glue->destroyed,     &glue->describe_process, &glue->unclosed,
-        &glue->run,        &glue->target,
+        &glue->run,        &glue->target,        &glue->spare_arguments,
     };
     for (size_t i = 0; i < Py_ARRAY_LENGTH(owned); i++) {
         Py_CLEAR(*owned[i]);
     }
+    threads_free_spares();
     Py_CLEAR(glue->tasks.wrapper);
     Py_CLEAR(glue->asyncgens.wrapper);
     Py_CLEAR(glue->tasks.type);
@@ -86,7 +111,7 @@ glue_local(void)
 {
     thread_local_state *local = pthread_getspecific(glue->local);
     if (local == NULL) {
-        local = calloc(1, sizeof(*local));
+        local = new_local();
         if (local != NULL && pthread_setspecific(glue->local, local) != 0) {
             free(local);
             local = NULL;
@@ -324,7 +349,7 @@ glue_death(const void *key, epitaph *(*describe)(void *subject), void *subject)
     }
     else {
         /* Its children went first: what was prepared is of no use any more. */
-        note = epitaph_prepared(key);
+        note = removed.record.kind == LG_TASK ? epitaph_prepared(key) : NULL;
         removed.is_creator = false;
     }
     if (note == NULL) {

@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <time.h>
 
 #include "frames.h"
@@ -119,10 +120,11 @@ typedef struct {
     PyInterpreterState *interp; /* the main interpreter, the only one that is tracked */
     module_state *state;        /* of the module in that interpreter; NULL once it is cleared */
     pthread_key_t local;        /* -> thread_local_state */
-    lg_tracker *tracker;        /* owned; NULL when not installed */
-    uint64_t epoch;             /* counts installations */
-    uint64_t next_serial;       /* where the next installation's serials begin */
-    uint32_t depth;             /* frames kept of a stack */
+    _Atomic(thread_local_state *) spare_locals[4]; /* owned: of threads that have ended; or NULL */
+    lg_tracker *tracker;                           /* owned; NULL when not installed */
+    uint64_t epoch;                                /* counts installations */
+    uint64_t next_serial;                          /* where the next installation's serials begin */
+    uint32_t depth;                                /* frames kept of a stack */
     struct {
         pid_t pid; /* the process that armed it: a forked child's status is never touched */
         int code;
@@ -168,6 +170,9 @@ typedef struct {
     struct foreign_roots *foreign; /* owned, never freed: of fanout.c */
     asyncgen_hook asyncgens;
     method_hook threads[THREAD_STARTS];
+    struct thread_run *spare_runs; /* owned: memory, no objects; see hook_thread.c */
+    uint32_t spare_run_count;
+    PyObject *spare_arguments; /* owned: a tuple of NULLs; or NULL */
     method_hook processes[PROCESS_STARTS];
     method_hook set_running_loop;
     method_hook set_signal;
@@ -344,6 +349,8 @@ int
 hook_threads(void);
 void
 unhook_threads(void);
+void
+threads_free_spares(void);
 PyObject *
 hook_threads_names(void); /* tuple of the hooked function names */
 PyObject *

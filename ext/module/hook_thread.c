@@ -16,12 +16,18 @@
 
 typedef enum { STARTING, RUNNING, ENDED } run_state;
 
-typedef struct {
+enum { MOST_SPARE_RUNS = 64 };
+
+typedef struct thread_run {
     PyObject_HEAD
-    PyObject *function;  /* owned, as long as CPython would hold it; NULL for an adopted thread */
+    union {
+        PyObject *function;       /* owned, as long as CPython would hold it; NULL where adopted */
+        struct thread_run *spare; /* the next one in `glue->spare_runs` */
+    };
     PyObject *adopted;   /* owned: weak reference to the Thread of an adopted thread, or NULL */
     lg_thread *native;   /* held; NULL where it is not known */
-    PyObject *label;     /* owned: the name of what the thread runs; NULL where memory ran out */
+    PyObject *label;     /* owned: the name of what the thread runs, or a static type that has it;
+                          * NULL where memory ran out */
     unsigned long ident; /* 0 while starting */
     run_state state;
 } ThreadRun;
@@ -53,7 +59,8 @@ target_of(PyObject *thread)
     return target;
 }
 
-/* For a Thread: the overridden run, else the target, which may be NULL. */
+/* For a Thread: the overridden run, else the target, which may be NULL. New reference, NULL without
+ * an exception. */
 static PyObject *
 label_of(PyObject *function, PyObject *thread, PyObject *target)
 {
@@ -67,6 +74,10 @@ label_of(PyObject *function, PyObject *thread, PyObject *target)
         Py_DECREF(run);
         return label;
     }
+    if (target != NULL && PyType_Check(target)
+        && !PyType_HasFeature((PyTypeObject *)target, Py_TPFLAGS_HEAPTYPE)) {
+        return Py_NewRef(target); /* a str would be made each time, and nobody may ask for it */
+    }
     if (target != NULL && target != Py_None) {
         return function_name(target);
     }
@@ -77,10 +88,55 @@ label_of(PyObject *function, PyObject *thread, PyObject *target)
     return label;
 }
 
+/* The label as a str, new reference; NULL without an exception. */
+static PyObject *
+label_text(const ThreadRun *run)
+{
+    return run->label != NULL && PyType_Check(run->label) ? function_name(run->label)
+                                                          : Py_XNewRef(run->label);
+}
+
+/* Memory of one that has gone, else new; NULL with an exception. */
+static ThreadRun *
+allocate_run(PyTypeObject *type)
+{
+    ThreadRun *run = glue->spare_runs;
+    if (run == NULL) {
+        return PyObject_New(ThreadRun, type);
+    }
+    glue->spare_runs = run->spare;
+    glue->spare_run_count--;
+    (void)PyObject_Init((PyObject *)run, type);
+    return run;
+}
+
+static void
+free_run(ThreadRun *run)
+{
+    if (glue->spare_run_count == MOST_SPARE_RUNS || glue->state == NULL) {
+        PyObject_Free(run);
+        return;
+    }
+    run->spare = glue->spare_runs;
+    glue->spare_runs = run;
+    glue->spare_run_count++;
+}
+
+void
+threads_free_spares(void)
+{
+    while (glue->spare_runs != NULL) {
+        ThreadRun *run = glue->spare_runs;
+        glue->spare_runs = run->spare;
+        PyObject_Free(run);
+    }
+    glue->spare_run_count = 0;
+}
+
 static ThreadRun *
 ThreadRun_new_for(module_state *state)
 {
-    ThreadRun *run = PyObject_New(ThreadRun, state->ThreadRun);
+    ThreadRun *run = allocate_run(state->ThreadRun);
     if (run != NULL) {
         run->function = NULL;
         run->adopted = NULL;
@@ -106,7 +162,9 @@ describe_run(void *subject)
         Py_CLEAR(name);
     }
     bool raised = saved.value != NULL || saved.type != NULL;
-    epitaph *note = epitaph_new(name, run->label, raised ? "raised" : "returned");
+    PyObject *label = label_text(run);
+    epitaph *note = epitaph_new(name, label, raised ? "raised" : "returned");
+    Py_XDECREF(label);
     Py_XDECREF(name);
     error_restore(saved);
     return note;
@@ -147,7 +205,7 @@ ThreadRun_dealloc(PyObject *self)
     if (run->native != NULL) {
         lg_thread_release(run->native);
     }
-    PyObject_Free(self);
+    free_run(run);
     Py_DECREF(type);
 }
 
@@ -191,8 +249,9 @@ thread_info(module_state *state, PyObject *object)
         thread = thread_of(function);
         thread = Py_NewRef(thread != NULL ? thread : Py_None);
     }
-    PyObject *label = run->label != NULL ? run->label : Py_None;
-    return Py_BuildValue("ONOki", function, thread, label, run->ident, (int)run->state);
+    PyObject *label = label_text(run);
+    label = label != NULL ? label : Py_NewRef(Py_None);
+    return Py_BuildValue("ONNki", function, thread, label, run->ident, (int)run->state);
 }
 
 lg_thread *
@@ -265,13 +324,43 @@ pool_owner(PyObject *thread, PyObject *target)
     return owner;
 }
 
+/* A tuple whose items are NULL: the last start's, used again as zip() does it, else a new one. */
+static PyObject *
+take_arguments(Py_ssize_t count)
+{
+    PyObject *spare = glue->spare_arguments;
+    glue->spare_arguments = NULL;
+    if (spare != NULL && PyTuple_GET_SIZE(spare) != count) {
+        Py_CLEAR(spare);
+    }
+    return spare != NULL ? spare : PyTuple_New(count);
+}
+
+static void
+give_arguments(PyObject *arguments)
+{
+    if (Py_REFCNT(arguments) == 1) {
+        PyObject_GC_UnTrack(arguments); /* gc.get_objects() shows no NULL */
+        for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(arguments); i++) {
+            PyObject *item = PyTuple_GET_ITEM(arguments, i);
+            PyTuple_SET_ITEM(arguments, i, NULL);
+            Py_DECREF(item);
+        }
+        if (glue->spare_arguments == NULL && glue->state != NULL) {
+            glue->spare_arguments = arguments;
+            return;
+        }
+    }
+    Py_DECREF(arguments);
+}
+
 /* The arguments with `run` in the place of the function, and what is passed on as keywords: owned
  * where it is not `kwargs` itself. NULL without an exception. */
 static PyObject *
 with_run(PyObject *args, PyObject *kwargs, PyObject *run, PyObject **ret_kwargs)
 {
     Py_ssize_t count = PyTuple_GET_SIZE(args);
-    PyObject *changed = PyTuple_New(count);
+    PyObject *changed = take_arguments(count);
     *ret_kwargs = kwargs;
     for (Py_ssize_t i = 0; changed != NULL && i < count; i++) {
         PyTuple_SET_ITEM(changed, i, Py_NewRef(i == 0 ? run : PyTuple_GET_ITEM(args, i)));
@@ -359,7 +448,7 @@ start_thread(int which, PyObject *module, PyObject *args, PyObject *kwargs)
         }
         Py_XDECREF(owner);
         result = start_run(which, module, passed, passed_kwargs, run);
-        Py_DECREF(passed);
+        give_arguments(passed);
         if (passed_kwargs != kwargs) {
             Py_DECREF(passed_kwargs);
         }

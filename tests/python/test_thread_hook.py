@@ -2,6 +2,7 @@
 
 import _thread
 import functools
+import gc
 import inspect
 import sys
 import threading
@@ -55,6 +56,10 @@ def by_callable_object(event):
     return threading.Thread(target=Callable(event))
 
 
+def by_builtin_type(event):
+    return threading.Thread(target=list, args=(iter(event.wait, True),))
+
+
 def by_overridden_run(event):
     return Worker(event)
 
@@ -78,6 +83,7 @@ def by_daemon(event):
         (by_bound_method, "Event.wait"),
         (by_partial, "wait_for"),
         (by_callable_object, "Callable"),
+        (by_builtin_type, "list"),
         (by_overridden_run, "Worker.run"),
         (by_subclass_with_target, "wait_for"),
         (by_timer, "Timer.run"),
@@ -206,6 +212,62 @@ def test_a_thread_that_is_started_by_a_thread_knows_its_creator(release):
     assert leak.creator.function.endswith("parent")
 
 
+def test_a_builtin_type_that_has_ended_is_named_as_a_creator(release):
+    point = leakguard.checkpoint()
+
+    def start_one():
+        threading.Thread(target=wait_for, args=(release,), name="child").start()
+        return True
+
+    thread = threading.Thread(target=list, args=(iter(start_one, True),))
+    thread.start()
+    thread.join()
+    while len(report := point.leaks()) != 1:  # the creator's record ends just after its function
+        pass
+    assert report[0].creator.function == "list"
+
+
+def test_nothing_of_a_start_is_kept_and_no_start_sees_the_arguments_of_another():
+    leakguard.install()
+
+    class Argument:
+        pass
+
+    seen, ended = [], threading.Semaphore(0)
+
+    def run(*args, **kwargs):
+        seen.append((len(args), sorted(kwargs)))
+        if args[0] > 0:  # starts of other forms, inside and after this one
+            start(args[0] - 1)
+        ended.release()
+
+    def start(depth):
+        positional = (depth, *[Argument()] * depth)
+        if depth % 2:
+            _thread.start_new_thread(run, positional, {"word": Argument()})
+        else:
+            threading.Thread(target=run, args=positional, daemon=True).start()
+
+    start(6)
+    for _ in range(7):
+        ended.acquire()
+    assert seen == [(1 + n, ["word"] if n % 2 else []) for n in (6, 5, 4, 3, 2, 1, 0)]
+    while any(isinstance(found, Argument) for found in gc.get_objects()):  # the last one ends
+        pass
+    assert all(list(found) is not None for found in gc.get_objects() if type(found) is tuple)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="joinable threads are new in 3.13")
+def test_a_function_that_is_given_by_name_is_seen(release):
+    point = leakguard.checkpoint()
+    handle = _thread.start_joinable_thread(function=release.wait, daemon=True)
+    (leak,) = point.leaks()
+    assert leak.function == "Event.wait"
+    release.set()
+    handle.join()
+    point.assert_clean()
+
+
 def test_a_main_thread_is_the_creator_of_what_it_starts(release):
     point = leakguard.checkpoint()
     threading.Thread(target=wait_for, args=(release,)).start()
@@ -215,6 +277,27 @@ def test_a_main_thread_is_the_creator_of_what_it_starts(release):
         "MainThread",
         None,
     )
+
+
+def test_a_thread_that_python_knows_by_its_ident_alone_is_one_of_those_before(program):
+    result = program(
+        "import _thread, leakguard, threading\n"
+        "go, known, ended = threading.Event(), threading.Event(), threading.Event()\n"
+        "def raw():\n"
+        "    threading.current_thread()\n"
+        "    known.set()\n"
+        "    go.wait()\n"
+        "    ended.set()\n"
+        "_thread.start_new_thread(raw, ())\n"
+        "known.wait()\n"
+        "point = leakguard.checkpoint()\n"
+        "print([it.name for it in leakguard.snapshot(kinds='thread')])\n"
+        "go.set()\n"
+        "ended.wait()\n"
+        "point.assert_clean()\n"
+    )
+    assert result.stdout == "['MainThread', 'Dummy-1']\n", result.stderr
+    assert result.stderr == ""
 
 
 def test_a_thread_that_was_there_before_is_known_as_a_creator(release):
