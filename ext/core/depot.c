@@ -1,6 +1,5 @@
 #include "leakguard/depot.h"
 
-#include <pthread.h>
 #include <string.h>
 
 enum { FIRST_TABLE = 64, FIRST_IDS = 64, LEAST_BYTES = 4096, MOST_UNUSED = 512 };
@@ -19,7 +18,8 @@ typedef struct stored {
 } stored;
 
 struct lg_depot {
-    pthread_mutex_t lock; /* guards all that follows */
+    pthread_mutex_t *lock; /* its own or the tracker's; guards all that follows */
+    pthread_mutex_t own_lock;
     lg_depot_config config;
     stored **table; /* open addressing by hash, at most half full; NULL is empty */
     size_t table_size;
@@ -76,18 +76,25 @@ lg_depot_new(const lg_depot_config *config, lg_depot **ret_depot)
     depot->by_id = take(depot, FIRST_IDS * sizeof(*depot->by_id));
     depot->next_free = take(depot, FIRST_IDS * sizeof(*depot->next_free));
     if (depot->table == NULL || depot->by_id == NULL || depot->next_free == NULL
-        || pthread_mutex_init(&depot->lock, NULL) != 0) {
+        || pthread_mutex_init(&depot->own_lock, NULL) != 0) {
         give(depot, depot->table, FIRST_TABLE * sizeof(*depot->table));
         give(depot, depot->by_id, FIRST_IDS * sizeof(*depot->by_id));
         give(depot, depot->next_free, FIRST_IDS * sizeof(*depot->next_free));
         config->allocator.release(config->allocator.context, depot, sizeof(*depot));
         return LG_NO_MEMORY;
     }
+    depot->lock = &depot->own_lock;
     depot->table_size = FIRST_TABLE;
     depot->ids_room = FIRST_IDS;
     memset(depot->table, 0, FIRST_TABLE * sizeof(*depot->table));
     *ret_depot = depot;
     return LG_OK;
+}
+
+void
+lg__depot_share_lock(lg_depot *depot, pthread_mutex_t *lock)
+{
+    depot->lock = lock;
 }
 
 static void
@@ -113,7 +120,7 @@ lg_depot_free(lg_depot *depot, lg_frame_release release, void *context)
     give(depot, depot->table, depot->table_size * sizeof(*depot->table));
     give(depot, depot->by_id, depot->ids_room * sizeof(*depot->by_id));
     give(depot, depot->next_free, depot->ids_room * sizeof(*depot->next_free));
-    pthread_mutex_destroy(&depot->lock);
+    pthread_mutex_destroy(&depot->own_lock);
     lg_allocator allocator = depot->config.allocator;
     allocator.release(allocator.context, depot, sizeof(*depot));
 }
@@ -265,24 +272,28 @@ store(lg_depot *depot, const lg_stack *wanted, uint32_t *ret_id)
 }
 
 lg_status
-lg_depot_intern(lg_depot *depot, const lg_stack *stack, lg_stack_id *ret_id)
+lg__depot_intern(lg_depot *depot, const lg_stack *stack, lg_stack_id *ret_id)
 {
     if (stack->count == 0) {
         *ret_id = LG_STACK_EMPTY;
         return LG_OK;
     }
-    lg_status status = LG_OK;
-    pthread_mutex_lock(&depot->lock);
     stored *known = *find_place(depot->table, depot->table_size, stack);
-    if (known != NULL) {
-        depot->used += known->uses == 0;
-        known->uses++;
-        *ret_id = known->id;
+    if (known == NULL) {
+        return store(depot, stack, ret_id);
     }
-    else {
-        status = store(depot, stack, ret_id);
-    }
-    pthread_mutex_unlock(&depot->lock);
+    depot->used += known->uses == 0;
+    known->uses++;
+    *ret_id = known->id;
+    return LG_OK;
+}
+
+lg_status
+lg_depot_intern(lg_depot *depot, const lg_stack *stack, lg_stack_id *ret_id)
+{
+    pthread_mutex_lock(depot->lock);
+    lg_status status = lg__depot_intern(depot, stack, ret_id);
+    pthread_mutex_unlock(depot->lock);
     return status;
 }
 
@@ -293,28 +304,42 @@ stored_with_id(const lg_depot *depot, lg_stack_id id)
 }
 
 void
-lg_depot_drop(lg_depot *depot, lg_stack_id id)
+lg__depot_drop(lg_depot *depot, lg_stack_id id)
 {
-    pthread_mutex_lock(&depot->lock);
     stored *stack = stored_with_id(depot, id);
     if (stack != NULL && stack->uses > 0) {
         stack->uses--;
         depot->used -= stack->uses == 0;
     }
-    pthread_mutex_unlock(&depot->lock);
+}
+
+void
+lg_depot_drop(lg_depot *depot, lg_stack_id id)
+{
+    pthread_mutex_lock(depot->lock);
+    lg__depot_drop(depot, id);
+    pthread_mutex_unlock(depot->lock);
+}
+
+bool
+lg__depot_hold(lg_depot *depot, lg_stack_id id)
+{
+    stored *stack = stored_with_id(depot, id);
+    if (stack == NULL) {
+        return false;
+    }
+    depot->used += stack->uses == 0;
+    stack->uses++;
+    return true;
 }
 
 bool
 lg_depot_hold(lg_depot *depot, lg_stack_id id)
 {
-    pthread_mutex_lock(&depot->lock);
-    stored *stack = stored_with_id(depot, id);
-    if (stack != NULL) {
-        depot->used += stack->uses == 0;
-        stack->uses++;
-    }
-    pthread_mutex_unlock(&depot->lock);
-    return stack != NULL;
+    pthread_mutex_lock(depot->lock);
+    bool held = lg__depot_hold(depot, id);
+    pthread_mutex_unlock(depot->lock);
+    return held;
 }
 
 lg_status
@@ -324,7 +349,7 @@ lg_depot_get(lg_depot *depot, lg_stack_id id, lg_stack *ret_stack)
         *ret_stack = (lg_stack){0};
         return LG_OK;
     }
-    pthread_mutex_lock(&depot->lock);
+    pthread_mutex_lock(depot->lock);
     const stored *stack = stored_with_id(depot, id);
     if (stack != NULL) {
         *ret_stack = (lg_stack){
@@ -335,7 +360,7 @@ lg_depot_get(lg_depot *depot, lg_stack_id id, lg_stack *ret_stack)
             .hash = stack->hash,
         };
     }
-    pthread_mutex_unlock(&depot->lock);
+    pthread_mutex_unlock(depot->lock);
     return stack != NULL ? LG_OK : LG_NOT_FOUND;
 }
 
@@ -368,9 +393,9 @@ unlink_unused(lg_depot *depot)
 size_t
 lg_depot_evict(lg_depot *depot, lg_frame_release release, void *context)
 {
-    pthread_mutex_lock(&depot->lock);
+    pthread_mutex_lock(depot->lock);
     stored *chain = unlink_unused(depot);
-    pthread_mutex_unlock(&depot->lock);
+    pthread_mutex_unlock(depot->lock);
 
     lg_allocator allocator = depot->config.allocator;
     size_t evicted = 0;
@@ -387,26 +412,26 @@ lg_depot_evict(lg_depot *depot, lg_frame_release release, void *context)
 lg_depot_stats
 lg_depot_get_stats(lg_depot *depot)
 {
-    pthread_mutex_lock(&depot->lock);
+    pthread_mutex_lock(depot->lock);
     lg_depot_stats stats = {depot->count, depot->used, depot->bytes};
-    pthread_mutex_unlock(&depot->lock);
+    pthread_mutex_unlock(depot->lock);
     return stats;
 }
 
 void
 lg_depot_lock(lg_depot *depot)
 {
-    pthread_mutex_lock(&depot->lock);
+    pthread_mutex_lock(depot->lock);
 }
 
 void
 lg_depot_unlock(lg_depot *depot)
 {
-    pthread_mutex_unlock(&depot->lock);
+    pthread_mutex_unlock(depot->lock);
 }
 
 void
 lg_depot_reset_lock(lg_depot *depot)
 {
-    pthread_mutex_init(&depot->lock, NULL);
+    pthread_mutex_init(depot->lock, NULL);
 }

@@ -22,8 +22,7 @@ before_fork(void)
     lg_threads_before_fork(atomic_load(&process.threads));
     lg_tracker *tracker = atomic_load(&process.tracker);
     if (tracker != NULL) {
-        lg_registry_lock(tracker->registry);
-        lg_depot_lock(tracker->depot);
+        lg_tracker_lock(tracker);
     }
 }
 
@@ -32,8 +31,7 @@ after_fork_in_parent(void)
 {
     lg_tracker *tracker = atomic_load(&process.tracker);
     if (tracker != NULL) {
-        lg_depot_unlock(tracker->depot);
-        lg_registry_unlock(tracker->registry);
+        lg_tracker_unlock(tracker);
     }
     lg_threads_after_fork_in_parent(atomic_load(&process.threads));
     lg_sampler_after_fork_in_parent(atomic_load(&process.sampler));
@@ -45,8 +43,7 @@ after_fork_in_child(void)
 {
     lg_tracker *tracker = atomic_load(&process.tracker);
     if (tracker != NULL) {
-        lg_depot_reset_lock(tracker->depot);
-        lg_registry_reset_lock(tracker->registry);
+        lg_tracker_reset_lock(tracker);
         process.last_serial = lg_registry_last_serial(tracker->registry);
         atomic_store(&process.forked, true);
     }

@@ -2,11 +2,11 @@
  * place in the index 4. The index scatters blocks of addresses and keeps neighbours together: tasks
  * are allocated side by side, and where each is scattered it costs a cache miss for each insertion
  * and removal. Where all are kept together (address >> 7), small objects packed tightly (timers)
- * make one long run, and each removal walks it.
+ * make one long run, and each removal walks it. Beside the slot stands how far it is from its home:
+ * a search looks at no record that has another home, and a removal at none.
  */
 #include "leakguard/registry.h"
 
-#include <pthread.h>
 #include <string.h>
 
 #include "leakguard/slab.h"
@@ -16,7 +16,10 @@
 #define LG_COLD __attribute__((noinline, cold))
 #define MOST_CHILDREN ((1u << 24) - 1) /* beyond, the number sticks: the ghost stays for ever */
 
-enum { FIRST_INDEX = 256 };
+enum { FIRST_INDEX = 4096 }; /* 16 KiB: up to a thousand records hardly collide */
+/* A place of the index: slot + 1, and above it the distance from its home; 0 is empty. */
+enum { SLOT_BITS = 26, FARTHEST = 63 };
+#define SLOT_MASK ((UINT32_C(1) << SLOT_BITS) - 1)
 enum { GHOST = 1u << 1, DOOMED = 1u << 2, ENDED = 1u << 3 }; /* beside LG_FOUND */
 
 typedef struct {
@@ -37,11 +40,13 @@ typedef struct {
 } entry;
 
 struct lg_registry {
-    pthread_mutex_t lock; /* guards all that follows */
+    pthread_mutex_t *lock; /* its own or the tracker's; guards all that follows */
+    pthread_mutex_t own_lock;
     lg_allocator allocator;
     lg_slab entries;
-    uint32_t *index;     /* slot + 1, 0 is empty */
-    uint32_t index_size; /* a power of two */
+    uint32_t *index;
+    uint32_t index_size;   /* a power of two */
+    uint32_t last_creator; /* slot of a live record, or NOBODY: creators come in runs */
     uint32_t live;
     uint32_t oldest;
     uint32_t newest;
@@ -51,6 +56,18 @@ struct lg_registry {
     size_t bytes;     /* beside the slab's */
     lg_kind_count kinds[LG_KIND_LIMIT];
 };
+
+static void
+lock(lg_registry *registry)
+{
+    pthread_mutex_lock(registry->lock);
+}
+
+static void
+unlock(lg_registry *registry)
+{
+    pthread_mutex_unlock(registry->lock);
+}
 
 static void *
 take(lg_registry *registry, size_t size)
@@ -90,11 +107,13 @@ lg_registry_new(const lg_allocator *allocator, uint64_t first_serial, lg_registr
         .index_size = FIRST_INDEX,
         .oldest = NOBODY,
         .newest = NOBODY,
+        .last_creator = NOBODY,
         .last_serial = first_serial - 1,
     };
     bool has_slab = lg_slab_init(&registry->entries, allocator, sizeof(entry));
     registry->index = take(registry, FIRST_INDEX * sizeof(*registry->index));
-    if (!has_slab || registry->index == NULL || pthread_mutex_init(&registry->lock, NULL) != 0) {
+    if (!has_slab || registry->index == NULL
+        || pthread_mutex_init(&registry->own_lock, NULL) != 0) {
         if (has_slab) {
             lg_slab_done(&registry->entries);
         }
@@ -103,8 +122,15 @@ lg_registry_new(const lg_allocator *allocator, uint64_t first_serial, lg_registr
         return LG_NO_MEMORY;
     }
     memset(registry->index, 0, FIRST_INDEX * sizeof(*registry->index));
+    registry->lock = &registry->own_lock;
     *ret_registry = registry;
     return LG_OK;
+}
+
+void
+lg__registry_share_lock(lg_registry *registry, pthread_mutex_t *lock)
+{
+    registry->lock = lock;
 }
 
 /* Gives an entry back, so that no later look takes it for a ghost. */
@@ -128,36 +154,62 @@ home(uint32_t size, const void *object)
     return (uint32_t)(scattered * (size / 8) >> 32) * 8 + (uint32_t)(address >> 6 & 7);
 }
 
-/* The place of a live object's slot, or index_size where it has none. */
 static uint32_t
-find_place(const lg_registry *registry, const void *object)
+slot_at(const lg_registry *registry, uint32_t place)
 {
-    uint32_t mask = registry->index_size - 1;
-    for (uint32_t i = home(registry->index_size, object);; i = (i + 1) & mask) {
-        if (registry->index[i] == 0) {
-            return registry->index_size;
-        }
-        if (at(registry, registry->index[i] - 1)->object == object) {
-            return i;
-        }
+    return (registry->index[place] & SLOT_MASK) - 1;
+}
+
+/* How the index says it: FARTHEST for that distance and all above. */
+static uint32_t
+told(uint32_t distance)
+{
+    return distance < FARTHEST ? distance : FARTHEST;
+}
+
+/* Where the search for an object ends: at its place, or at the empty one where it would stand. */
+typedef struct {
+    uint32_t place;
+    uint32_t distance; /* from its home */
+} found_place;
+
+static inline bool
+ends_at(const lg_registry *registry, found_place found, const void *object)
+{
+    uint32_t word = registry->index[found.place];
+    return word == 0
+           || (word >> SLOT_BITS == told(found.distance)
+               && at(registry, (word & SLOT_MASK) - 1)->object == object);
+}
+
+static inline found_place
+search(const lg_registry *registry, const void *object)
+{
+    found_place found = {home(registry->index_size, object), 0};
+    while (!ends_at(registry, found, object)) {
+        found.place = (found.place + 1) & (registry->index_size - 1);
+        found.distance++;
     }
+    return found;
 }
 
 static uint32_t
 find_slot(const lg_registry *registry, const void *object)
 {
-    uint32_t place = find_place(registry, object);
-    return place == registry->index_size ? NOBODY : registry->index[place] - 1;
+    uint32_t word = registry->index[search(registry, object).place];
+    return (word & SLOT_MASK) - 1; /* of an empty place: NOBODY */
 }
 
 static void
 index_put(uint32_t *index, uint32_t size, const void *object, uint32_t slot)
 {
     uint32_t i = home(size, object);
+    uint32_t distance = 0;
     while (index[i] != 0) {
         i = (i + 1) & (size - 1);
+        distance++;
     }
-    index[i] = slot + 1;
+    index[i] = told(distance) << SLOT_BITS | (slot + 1);
 }
 
 /* False where memory ran out; then the old index serves on. */
@@ -171,7 +223,7 @@ resize_index(lg_registry *registry, uint32_t size)
     memset(index, 0, size * sizeof(*index));
     for (uint32_t i = 0; i < registry->index_size; i++) {
         if (registry->index[i] != 0) {
-            uint32_t slot = registry->index[i] - 1;
+            uint32_t slot = slot_at(registry, i);
             index_put(index, size, at(registry, slot)->object, slot);
         }
     }
@@ -181,17 +233,31 @@ resize_index(lg_registry *registry, uint32_t size)
     return true;
 }
 
-/* Takes an object out, and moves back what had to give way to it: no tombstones. */
+static uint32_t
+distance_at(const lg_registry *registry, uint32_t place)
+{
+    uint32_t distance = registry->index[place] >> SLOT_BITS;
+    if (distance == FARTHEST) {
+        const void *object = at(registry, slot_at(registry, place))->object;
+        distance = (place - home(registry->index_size, object)) & (registry->index_size - 1);
+    }
+    return distance;
+}
+
+/* Empties a place, and moves back what had to give way to it: no tombstones. */
 static void
 index_remove(lg_registry *registry, uint32_t hole)
 {
     uint32_t mask = registry->index_size - 1;
-    for (uint32_t i = (hole + 1) & mask; registry->index[i] != 0; i = (i + 1) & mask) {
-        uint32_t wanted = home(registry->index_size, at(registry, registry->index[i] - 1)->object);
+    uint32_t gap = 1;
+    for (uint32_t i = (hole + 1) & mask; registry->index[i] != 0; i = (i + 1) & mask, gap++) {
         /* It may move only if its home is not between the hole and its place. */
-        if (((i - wanted) & mask) >= ((i - hole) & mask)) {
-            registry->index[hole] = registry->index[i];
+        uint32_t distance = distance_at(registry, i);
+        if (distance >= gap) {
+            registry->index[hole] =
+                told(distance - gap) << SLOT_BITS | (registry->index[i] & SLOT_MASK);
             hole = i;
+            gap = 0;
         }
     }
     registry->index[hole] = 0;
@@ -222,9 +288,6 @@ copy_of(const lg_registry *registry, const entry *source)
 static void
 link_newest(lg_registry *registry, uint32_t slot)
 {
-    entry *added = at(registry, slot);
-    added->older = registry->newest;
-    added->newer = NOBODY;
     if (registry->newest != NOBODY) {
         at(registry, registry->newest)->newer = slot;
     }
@@ -296,57 +359,80 @@ count_birth(lg_registry *registry, uint32_t slot)
 static LG_COLD void
 count_removal(lg_registry *registry, uint32_t place, bool cancelled)
 {
-    const entry *removed = at(registry, registry->index[place] - 1);
+    const entry *removed = at(registry, slot_at(registry, place));
     lg_record record = copy_of(registry, removed);
     lg__marks_gone(registry->marks, &record, (removed->flags & ENDED) == 0, cancelled);
 }
 
-lg_status
-lg_registry_insert(lg_registry *registry, const lg_birth *birth, uint64_t *ret_serial)
+static uint32_t
+find_creator(lg_registry *registry, const void *creator)
 {
-    lg_status status = LG_OK;
-    pthread_mutex_lock(&registry->lock);
-    if (find_place(registry, birth->object) != registry->index_size) {
-        status = LG_EXISTS;
-        goto done;
+    uint32_t slot = registry->last_creator;
+    if (slot == NOBODY || at(registry, slot)->object != creator) {
+        slot = find_slot(registry, creator);
+        registry->last_creator = slot;
     }
-    if ((uint64_t)(registry->live + 1) * 5 > (uint64_t)registry->index_size * 3
-        && !resize_index(registry, registry->index_size * 2)) {
-        status = LG_NO_MEMORY;
-        goto done;
+    return slot;
+}
+
+lg_status
+lg__registry_insert(lg_registry *registry, const lg_birth *birth, lg_stack_id stack,
+                    uint64_t *ret_serial)
+{
+    found_place found = search(registry, birth->object);
+    if (registry->index[found.place] != 0) {
+        return LG_EXISTS;
     }
-    uint32_t creator = birth->creator == NULL ? NOBODY : find_slot(registry, birth->creator);
+    if ((uint64_t)(registry->live + 1) * 5 > (uint64_t)registry->index_size * 3) {
+        if (!resize_index(registry, registry->index_size * 2)) {
+            return LG_NO_MEMORY;
+        }
+        found = search(registry, birth->object);
+    }
     uint32_t slot = lg_slab_take(&registry->entries);
-    if (slot == NOBODY) {
-        status = LG_NO_MEMORY;
-        goto done;
+    if (slot >= SLOT_MASK) {
+        if (slot != NOBODY) {
+            lg_slab_give(&registry->entries, slot);
+        }
+        return LG_NO_MEMORY;
     }
-    *at(registry, slot) = (entry){
+    uint32_t creator = birth->creator == NULL ? NOBODY : find_creator(registry, birth->creator);
+    entry *added = at(registry, slot);
+    *added = (entry){
         .object = birth->object,
         .serial = ++registry->last_serial,
         .born = birth->born,
-        .stack = birth->stack,
+        .stack = stack,
         .scope = birth->scope,
         .creator = creator,
+        .newer = NOBODY,
+        .older = registry->newest,
         .kind = (unsigned)birth->kind & 15u,
         .flags = birth->flags & LG_FOUND,
     };
     if (creator != NOBODY) {
         add_child(registry, creator);
         if (birth->scope < at(registry, creator)->scope) {
-            at(registry, slot)->scope = at(registry, creator)->scope;
+            added->scope = at(registry, creator)->scope;
         }
     }
     link_newest(registry, slot);
-    index_put(registry->index, registry->index_size, birth->object, slot);
+    registry->index[found.place] = told(found.distance) << SLOT_BITS | (slot + 1);
     registry->live++;
     registry->kinds[birth->kind].created++;
     if (registry->marks != NULL) {
         count_birth(registry, slot);
     }
     *ret_serial = registry->last_serial;
-done:
-    pthread_mutex_unlock(&registry->lock);
+    return LG_OK;
+}
+
+lg_status
+lg_registry_insert(lg_registry *registry, const lg_birth *birth, uint64_t *ret_serial)
+{
+    lock(registry);
+    lg_status status = lg__registry_insert(registry, birth, birth->stack, ret_serial);
+    unlock(registry);
     return status;
 }
 
@@ -381,64 +467,73 @@ make_ghost(lg_registry *registry, uint32_t slot, lg_note **notes)
     }
 }
 
+/* Ends the record at a place of the index. */
 static void
-remove_unlocked(lg_registry *registry, uint32_t place, lg_removed *ret_removed)
+end_record(lg_registry *registry, uint32_t place, bool cancelled, lg_removed *ret_removed)
 {
-    uint32_t slot = registry->index[place] - 1;
-    entry *removed = at(registry, slot);
-    *ret_removed = (lg_removed){.record = copy_of(registry, removed), .slot = slot};
+    if (registry->marks != NULL) {
+        count_removal(registry, place, cancelled);
+    }
+    uint32_t slot = slot_at(registry, place);
+    entry *ended = at(registry, slot);
+    *ret_removed = (lg_removed){.serial = ended->serial, .stack = ended->stack, .slot = slot};
+    if (cancelled) {
+        registry->kinds[ended->kind].created--;
+    }
+    else {
+        registry->kinds[ended->kind].ended++;
+    }
     registry->live--;
     index_remove(registry, place);
-    unlink_by_birth(registry, removed);
-    if (removed->children > 0) {
+    unlink_by_birth(registry, ended);
+    if (registry->last_creator == slot) {
+        registry->last_creator = NOBODY;
+    }
+    if (ended->children > 0) {
         ret_removed->is_creator = true;
         make_ghost(registry, slot, &ret_removed->notes);
         return;
     }
-    uint32_t creator = removed->creator;
+    uint32_t creator = ended->creator;
     free_entry(registry, slot);
     drop_child(registry, creator, &ret_removed->notes);
 }
 
 lg_status
+lg__registry_remove(lg_registry *registry, const void *object, bool cancelled,
+                    lg_removed *ret_removed)
+{
+    uint32_t place = search(registry, object).place;
+    if (registry->index[place] == 0) {
+        return LG_NOT_FOUND;
+    }
+    end_record(registry, place, cancelled, ret_removed);
+    return LG_OK;
+}
+
+lg_status
 lg_registry_remove(lg_registry *registry, const void *object, lg_removed *ret_removed)
 {
-    pthread_mutex_lock(&registry->lock);
-    uint32_t place = find_place(registry, object);
-    bool found = place != registry->index_size;
-    if (found) {
-        if (registry->marks != NULL) {
-            count_removal(registry, place, false);
-        }
-        remove_unlocked(registry, place, ret_removed);
-        registry->kinds[ret_removed->record.kind].ended++;
-    }
-    pthread_mutex_unlock(&registry->lock);
-    return found ? LG_OK : LG_NOT_FOUND;
+    lock(registry);
+    lg_status status = lg__registry_remove(registry, object, false, ret_removed);
+    unlock(registry);
+    return status;
 }
 
 lg_status
 lg_registry_cancel(lg_registry *registry, const void *object, lg_removed *ret_removed)
 {
-    pthread_mutex_lock(&registry->lock);
-    uint32_t place = find_place(registry, object);
-    bool found = place != registry->index_size;
-    if (found) {
-        if (registry->marks != NULL) {
-            count_removal(registry, place, true);
-        }
-        remove_unlocked(registry, place, ret_removed);
-        registry->kinds[ret_removed->record.kind].created--;
-    }
-    pthread_mutex_unlock(&registry->lock);
-    return found ? LG_OK : LG_NOT_FOUND;
+    lock(registry);
+    lg_status status = lg__registry_remove(registry, object, true, ret_removed);
+    unlock(registry);
+    return status;
 }
 
 lg_status
 lg_registry_end(lg_registry *registry, const void *object)
 {
     lg_status status = LG_NOT_FOUND;
-    pthread_mutex_lock(&registry->lock);
+    lock(registry);
     uint32_t slot = find_slot(registry, object);
     if (slot != NOBODY) {
         entry *ended = at(registry, slot);
@@ -449,15 +544,27 @@ lg_registry_end(lg_registry *registry, const void *object)
             lg__marks_ended(registry->marks, &record);
         }
     }
-    pthread_mutex_unlock(&registry->lock);
+    unlock(registry);
     return status;
+}
+
+lg__marks *
+lg__registry_marks(lg_registry *registry)
+{
+    return registry->marks;
 }
 
 lg__marks **
 lg__registry_lock_marks(lg_registry *registry)
 {
-    pthread_mutex_lock(&registry->lock);
+    lock(registry);
     return &registry->marks;
+}
+
+void
+lg__registry_unlock_marks(lg_registry *registry)
+{
+    unlock(registry);
 }
 
 /* A ghost may have gone, and its slot may be another record's, since it was removed. */
@@ -468,14 +575,14 @@ find_ghost(const lg_registry *registry, const lg_removed *removed)
         return NULL;
     }
     entry *ghost = at(registry, removed->slot);
-    return ghost->serial == removed->record.serial && (ghost->flags & GHOST) != 0 ? ghost : NULL;
+    return ghost->serial == removed->serial && (ghost->flags & GHOST) != 0 ? ghost : NULL;
 }
 
 lg_status
 lg_registry_annotate(lg_registry *registry, const lg_removed *removed, lg_note *note)
 {
     lg_status status = LG_OK;
-    pthread_mutex_lock(&registry->lock);
+    lock(registry);
     entry *ghost = find_ghost(registry, removed);
     if (ghost == NULL) {
         status = LG_NOT_FOUND;
@@ -487,7 +594,7 @@ lg_registry_annotate(lg_registry *registry, const lg_removed *removed, lg_note *
         note->next = NULL;
         ghost->note = note;
     }
-    pthread_mutex_unlock(&registry->lock);
+    unlock(registry);
     return status;
 }
 
@@ -513,7 +620,7 @@ lg_registry_free(lg_registry *registry)
     lg__marks_free(registry->marks);
     lg_slab_done(&registry->entries);
     give(registry, registry->index, registry->index_size * sizeof(*registry->index));
-    pthread_mutex_destroy(&registry->lock);
+    pthread_mutex_destroy(&registry->own_lock);
     lg_allocator allocator = registry->allocator;
     allocator.release(allocator.context, registry, sizeof(*registry));
     return notes;
@@ -522,12 +629,12 @@ lg_registry_free(lg_registry *registry)
 lg_status
 lg_registry_find(lg_registry *registry, const void *object, lg_record *ret_record)
 {
-    pthread_mutex_lock(&registry->lock);
+    lock(registry);
     uint32_t slot = find_slot(registry, object);
     if (slot != NOBODY) {
         *ret_record = copy_of(registry, at(registry, slot));
     }
-    pthread_mutex_unlock(&registry->lock);
+    unlock(registry);
     return slot != NOBODY ? LG_OK : LG_NOT_FOUND;
 }
 
@@ -535,7 +642,7 @@ lg_status
 lg_registry_find_creator(lg_registry *registry, const void *object, lg_record *ret_creator,
                          const lg_note **ret_note)
 {
-    pthread_mutex_lock(&registry->lock);
+    lock(registry);
     uint32_t slot = find_slot(registry, object);
     uint32_t creator = slot == NOBODY ? NOBODY : at(registry, slot)->creator;
     if (creator != NOBODY) {
@@ -543,14 +650,14 @@ lg_registry_find_creator(lg_registry *registry, const void *object, lg_record *r
         *ret_creator = copy_of(registry, found);
         *ret_note = (found->flags & GHOST) != 0 ? found->note : NULL;
     }
-    pthread_mutex_unlock(&registry->lock);
+    unlock(registry);
     return creator != NOBODY ? LG_OK : LG_NOT_FOUND;
 }
 
 void
 lg_registry_visit_line(lg_registry *registry, const void *object, lg_visit visit, void *context)
 {
-    pthread_mutex_lock(&registry->lock);
+    lock(registry);
     for (uint32_t slot = find_slot(registry, object); slot != NOBODY;
          slot = at(registry, slot)->creator) {
         lg_record record = copy_of(registry, at(registry, slot));
@@ -558,14 +665,14 @@ lg_registry_visit_line(lg_registry *registry, const void *object, lg_visit visit
             break;
         }
     }
-    pthread_mutex_unlock(&registry->lock);
+    unlock(registry);
 }
 
 void
 lg_registry_visit_since(lg_registry *registry, uint64_t since, unsigned kinds, lg_visit visit,
                         void *context)
 {
-    pthread_mutex_lock(&registry->lock);
+    lock(registry);
     for (uint32_t slot = registry->newest; slot != NOBODY; slot = at(registry, slot)->older) {
         const entry *found = at(registry, slot);
         if (found->serial <= since) {
@@ -578,24 +685,24 @@ lg_registry_visit_since(lg_registry *registry, uint64_t since, unsigned kinds, l
             }
         }
     }
-    pthread_mutex_unlock(&registry->lock);
+    unlock(registry);
 }
 
 uint64_t
 lg_registry_last_serial(lg_registry *registry)
 {
-    pthread_mutex_lock(&registry->lock);
+    lock(registry);
     uint64_t serial = registry->last_serial;
-    pthread_mutex_unlock(&registry->lock);
+    unlock(registry);
     return serial;
 }
 
 uint64_t
 lg_registry_newest_live(lg_registry *registry)
 {
-    pthread_mutex_lock(&registry->lock);
+    lock(registry);
     uint64_t serial = registry->newest == NOBODY ? 0 : at(registry, registry->newest)->serial;
-    pthread_mutex_unlock(&registry->lock);
+    unlock(registry);
     return serial;
 }
 
@@ -603,30 +710,12 @@ lg_registry_stats
 lg_registry_get_stats(lg_registry *registry)
 {
     lg_registry_stats stats;
-    pthread_mutex_lock(&registry->lock);
+    lock(registry);
     memcpy(stats.kinds, registry->kinds, sizeof(stats.kinds));
     stats.ghosts = registry->ghosts;
     stats.bytes = registry->bytes + registry->entries.bytes;
-    pthread_mutex_unlock(&registry->lock);
+    unlock(registry);
     return stats;
-}
-
-void
-lg_registry_lock(lg_registry *registry)
-{
-    pthread_mutex_lock(&registry->lock);
-}
-
-void
-lg_registry_unlock(lg_registry *registry)
-{
-    pthread_mutex_unlock(&registry->lock);
-}
-
-void
-lg_registry_reset_lock(lg_registry *registry)
-{
-    pthread_mutex_init(&registry->lock, NULL);
 }
 
 /* The thread that a record belongs to, or NOBODY where its line shows none. */
@@ -644,7 +733,7 @@ lg_registry_keep_thread(lg_registry *registry, const void *thread, uint64_t upto
                         void *context)
 {
     lg_note *notes = NULL;
-    pthread_mutex_lock(&registry->lock);
+    lock(registry);
     uint32_t kept = thread == NULL ? NOBODY : find_slot(registry, thread);
     /* All are judged before any goes: removal shortens the lines of creators. */
     for (uint32_t slot = registry->oldest; slot != NOBODY; slot = at(registry, slot)->newer) {
@@ -662,13 +751,9 @@ lg_registry_keep_thread(lg_registry *registry, const void *thread, uint64_t upto
             continue;
         }
         lg_removed gone;
-        uint32_t place = find_place(registry, doomed->object);
-        if (registry->marks != NULL) {
-            count_removal(registry, place, false);
-        }
-        remove_unlocked(registry, place, &gone);
-        registry->kinds[gone.record.kind].ended++;
-        removed(context, &gone.record);
+        lg_record record = copy_of(registry, doomed);
+        end_record(registry, search(registry, doomed->object).place, false, &gone);
+        removed(context, &record);
         while (gone.notes != NULL) {
             lg_note *note = gone.notes;
             gone.notes = note->next;
@@ -676,6 +761,6 @@ lg_registry_keep_thread(lg_registry *registry, const void *thread, uint64_t upto
             notes = note;
         }
     }
-    pthread_mutex_unlock(&registry->lock);
+    unlock(registry);
     return notes;
 }

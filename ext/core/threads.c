@@ -163,7 +163,7 @@ admit(lg_threads *threads, lg_thread *thread, const lg_thread_caller *caller, un
         .kind = LG_NATIVE_THREAD,
         .flags = flags,
     };
-    if (lg_tracker_birth(threads->tracker, &none, &birth, &serial) == LG_OK) {
+    if (lg_tracker_birth(threads->tracker, &none, NULL, &birth, &serial) == LG_OK) {
         thread->recorded = true;
     }
     else {

@@ -10,7 +10,9 @@ lg_tracker_new(const lg_depot_config *config, uint64_t first_serial, lg_tracker 
     lg_registry *registry = NULL;
     lg_tracker *tracker = allocator->allocate(allocator->context, sizeof(*tracker));
     if (tracker == NULL || lg_depot_new(config, &depot) != LG_OK
-        || lg_registry_new(allocator, first_serial, &registry) != LG_OK) {
+        || lg_registry_new(allocator, first_serial, &registry) != LG_OK
+        || pthread_mutex_init(&tracker->lock, NULL) != 0) {
+        (void)lg_registry_free(registry);
         lg_depot_free(depot, NULL, NULL);
         allocator->release(allocator->context, tracker, sizeof(*tracker));
         return LG_NO_MEMORY;
@@ -18,6 +20,8 @@ lg_tracker_new(const lg_depot_config *config, uint64_t first_serial, lg_tracker 
     tracker->allocator = *allocator;
     tracker->depot = depot;
     tracker->registry = registry;
+    lg__depot_share_lock(depot, &tracker->lock);
+    lg__registry_share_lock(registry, &tracker->lock);
     atomic_init(&tracker->dropped, 0);
     atomic_init(&tracker->watched, false);
     *ret_tracker = tracker;
@@ -32,55 +36,86 @@ lg_tracker_free(lg_tracker *tracker, lg_frame_release release, void *context)
     }
     lg_note *notes = lg_registry_free(tracker->registry);
     lg_depot_free(tracker->depot, release, context);
+    pthread_mutex_destroy(&tracker->lock);
     lg_allocator allocator = tracker->allocator;
     allocator.release(allocator.context, tracker, sizeof(*tracker));
     return notes;
 }
 
 lg_status
-lg_tracker_birth(lg_tracker *tracker, const lg_stack *stack, const lg_birth *birth,
-                 uint64_t *ret_serial)
+lg_tracker_birth(lg_tracker *tracker, const lg_stack *stack, lg_stack_id *stack_id,
+                 const lg_birth *birth, uint64_t *ret_serial)
 {
-    lg_birth complete = *birth;
-    lg_status status = lg_depot_intern(tracker->depot, stack, &complete.stack);
-    if (status != LG_OK) {
-        return status;
+    lg_depot *depot = tracker->depot;
+    lg_stack_id id = stack_id != NULL ? *stack_id : LG_STACK_EMPTY;
+    lg_status status = LG_OK;
+    pthread_mutex_lock(&tracker->lock);
+    if (!lg__depot_hold(depot, id)) {
+        status = lg__depot_intern(depot, stack, &id);
     }
-    if (atomic_load_explicit(&tracker->watched, memory_order_relaxed)) {
-        lg_watermark_meet(tracker, complete.stack, stack);
+    if (status == LG_OK) {
+        if (atomic_load_explicit(&tracker->watched, memory_order_relaxed)) {
+            lg__watermark_meet(tracker, id, stack);
+        }
+        status = lg__registry_insert(tracker->registry, birth, id, ret_serial);
+        if (status != LG_OK) {
+            lg__depot_drop(depot, id);
+        }
     }
-    status = lg_registry_insert(tracker->registry, &complete, ret_serial);
-    if (status != LG_OK) {
-        lg_depot_drop(tracker->depot, complete.stack);
+    pthread_mutex_unlock(&tracker->lock);
+    if (status == LG_OK && stack_id != NULL) {
+        *stack_id = id;
     }
+    return status;
+}
+
+static lg_status
+end(lg_tracker *tracker, const void *object, bool cancelled, lg_removed *ret_removed)
+{
+    pthread_mutex_lock(&tracker->lock);
+    lg_status status = lg__registry_remove(tracker->registry, object, cancelled, ret_removed);
+    if (status == LG_OK) {
+        lg__depot_drop(tracker->depot, ret_removed->stack);
+    }
+    pthread_mutex_unlock(&tracker->lock);
     return status;
 }
 
 lg_status
 lg_tracker_death(lg_tracker *tracker, const void *object, lg_removed *ret_removed)
 {
-    lg_status status = lg_registry_remove(tracker->registry, object, ret_removed);
-    if (status == LG_OK) {
-        lg_depot_drop(tracker->depot, ret_removed->record.stack);
-    }
-    return status;
+    return end(tracker, object, false, ret_removed);
 }
 
 lg_status
 lg_tracker_cancel(lg_tracker *tracker, const void *object, lg_removed *ret_removed)
 {
-    lg_status status = lg_registry_cancel(tracker->registry, object, ret_removed);
-    if (status == LG_OK) {
-        lg_depot_drop(tracker->depot, ret_removed->record.stack);
-    }
-    return status;
+    return end(tracker, object, true, ret_removed);
+}
+
+void
+lg_tracker_lock(lg_tracker *tracker)
+{
+    pthread_mutex_lock(&tracker->lock);
+}
+
+void
+lg_tracker_unlock(lg_tracker *tracker)
+{
+    pthread_mutex_unlock(&tracker->lock);
+}
+
+void
+lg_tracker_reset_lock(lg_tracker *tracker)
+{
+    pthread_mutex_init(&tracker->lock, NULL);
 }
 
 static bool
 drop_stack(void *context, const lg_record *record)
 {
     lg_tracker *tracker = context;
-    lg_depot_drop(tracker->depot, record->stack);
+    lg__depot_drop(tracker->depot, record->stack);
     return true;
 }
 

@@ -110,7 +110,7 @@ site_with_key(lg_tracker *tracker, lg__marks *marks, uint64_t key, lg_stack_id s
         return UNPLACED;
     }
     uint32_t number = marks->site_count++;
-    bool held = lg_depot_hold(tracker->depot, stack);
+    bool held = lg__depot_hold(tracker->depot, stack);
     marks->sites[number] = (site){key, held ? stack : LG_STACK_EMPTY};
     marks->table[place] = (uint16_t)number;
     return number;
@@ -131,15 +131,14 @@ known_of(lg__marks *marks, lg_stack_id id)
 }
 
 void
-lg_watermark_meet(lg_tracker *tracker, lg_stack_id id, const lg_stack *stack)
+lg__watermark_meet(lg_tracker *tracker, lg_stack_id id, const lg_stack *stack)
 {
-    lg__marks *marks = *lg__registry_lock_marks(tracker->registry);
+    lg__marks *marks = lg__registry_marks(tracker->registry);
     known_stack *known = marks != NULL && id != LG_STACK_EMPTY ? known_of(marks, id) : NULL;
     if (known != NULL && (known->site & KNOWN) == 0) {
         uint64_t key = marks->site_of(stack);
         known->site = KNOWN | (key != 0 ? site_with_key(tracker, marks, key, id) : 0);
     }
-    lg_registry_unlock(tracker->registry);
 }
 
 /* Takes down a birth with this stack; returns its site, with flags. */
@@ -366,7 +365,7 @@ lg_watermark_open(lg_tracker *tracker, unsigned kinds, uint32_t scope, lg_site_o
         lg__marks_free(*marks);
         *marks = NULL;
     }
-    lg_registry_unlock(tracker->registry);
+    lg__registry_unlock_marks(tracker->registry);
     return status;
 }
 
@@ -374,7 +373,7 @@ static void
 drop_sites(lg_tracker *tracker, lg__marks *marks)
 {
     for (uint32_t number = 1; number < marks->site_count; number++) {
-        lg_depot_drop(tracker->depot, marks->sites[number].stack);
+        lg__depot_drop(tracker->depot, marks->sites[number].stack);
     }
     atomic_store(&tracker->watched, false);
 }
@@ -396,7 +395,7 @@ lg_watermark_close(lg_tracker *tracker, lg_watermark *watermark)
             *marks = NULL;
         }
     }
-    lg_registry_unlock(tracker->registry);
+    lg__registry_unlock_marks(tracker->registry);
 }
 
 void
@@ -415,7 +414,7 @@ lg_watermark_add_scope(lg_tracker *tracker, uint32_t number, uint32_t parent)
             mark->scopes[mark->scope_count++] = number;
         }
     }
-    lg_registry_unlock(tracker->registry);
+    lg__registry_unlock_marks(tracker->registry);
 }
 
 /* The site's share and peak, up to now. */
@@ -465,7 +464,7 @@ lg_watermark_read(lg_tracker *tracker, lg_watermark *watermark, lg_kind kind, lg
             count = add_site(ret_sites, count, room, one);
         }
     }
-    lg_registry_unlock(tracker->registry);
+    lg__registry_unlock_marks(tracker->registry);
     return count;
 }
 
@@ -482,5 +481,5 @@ lg_watermark_before_evict(lg_tracker *tracker)
             marks->stacks[id].site = 0;
         }
     }
-    lg_registry_unlock(tracker->registry);
+    lg__registry_unlock_marks(tracker->registry);
 }

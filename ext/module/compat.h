@@ -84,6 +84,26 @@
 #define LG_CURRENT_TSTATE() _PyThreadState_UncheckedGet()
 #endif
 
+#if PY_VERSION_HEX < 0x030E0000
+/* Another number after each change of the dict, and of no other dict (Objects/dictobject.c:
+ * DICT_NEXT_VERSION). */
+static inline uint64_t
+dict_version(PyObject *dict)
+{
+    _Py_COMP_DIAG_PUSH _Py_COMP_DIAG_IGNORE_DEPR_DECLS return ((PyDictObject *)dict)
+        ->ma_version_tag;
+    _Py_COMP_DIAG_POP
+}
+#else
+/* The thread state knows what is asked for most; no dict has a version. */
+static inline uint64_t
+dict_version(PyObject *dict)
+{
+    (void)dict;
+    return 0;
+}
+#endif
+
 /* A pending exception, set aside while our own code runs. */
 typedef struct {
     PyObject *type; /* unused from 3.12 on */

@@ -218,7 +218,7 @@ epitaph_prepared(const void *address)
 PyObject *
 epitaph_look(const void *address)
 {
-    if (glue->state == NULL || PyDict_GET_SIZE(glue->state->prepared) == 0) {
+    if (!epitaphs_are_prepared()) {
         return NULL;
     }
     PyObject *key = PyLong_FromVoidPtr((void *)address);

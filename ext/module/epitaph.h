@@ -45,6 +45,13 @@ epitaph_of_task(void *task);
 void
 epitaph_prepare(PyObject *task, PyObject *coroutine);
 
+/* Whether there is any: mostly not. */
+static inline bool
+epitaphs_are_prepared(void)
+{
+    return glue->state != NULL && PyDict_GET_SIZE(glue->state->prepared) > 0;
+}
+
 /* What was prepared for this address, borrowed; or NULL: a tuple (name, function, ended), the first
  * two str or None, the last one of "returned", "cancelled", "raised" or None. */
 PyObject *

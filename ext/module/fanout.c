@@ -92,8 +92,7 @@ site_of(const lg_stack *stack)
         if (is_foreign(path)) {
             continue;
         }
-        int line = PyCode_Addr2Line(code, (int)(intptr_t)stack->frames[i].offset);
-        uint64_t hash = LG_STACK_HASH_SEED ^ (uint64_t)(line > 0 ? line : code->co_firstlineno);
+        uint64_t hash = LG_STACK_HASH_SEED ^ (uint64_t)frames_line(stack->frames[i]);
         for (Py_ssize_t j = 0; j < PyUnicode_GET_LENGTH(path); j++) {
             hash = (hash ^ PyUnicode_READ_CHAR(path, j)) * UINT64_C(0xFF51AFD7ED558CCD);
             hash ^= hash >> 32;

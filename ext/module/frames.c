@@ -57,10 +57,7 @@ frames_walk(PyThreadState *tstate, frames_mark loop, lg_frame *frames, uint32_t 
             inner = count;
         }
         PyCodeObject *code = LG_FRAME_CODE(frame);
-        lg_frame words = {
-            (uintptr_t)code,
-            (uintptr_t)LG_FRAME_INSTRUCTION(frame) - (uintptr_t)_PyCode_CODE(code),
-        };
+        lg_frame words = {(uintptr_t)code, (uintptr_t)LG_FRAME_INSTRUCTION(frame)};
         hash = lg_stack_hash_step(hash, words);
         frames[count++] = words;
     }
@@ -72,6 +69,86 @@ frames_walk(PyThreadState *tstate, frames_mark loop, lg_frame *frames, uint32_t 
         .hash = hash,
     };
     ret_stack->hash = lg_stack_hash_end(ret_stack);
+}
+
+uint64_t
+frames_key(PyThreadState *tstate)
+{
+    enum { FRAMES = 4 }; /* gather() and its two helpers, and its caller */
+    uint64_t key = 0;
+    const struct _PyInterpreterFrame *frame = LG_CURRENT_FRAME(tstate);
+    for (int i = 0; i < FRAMES && frame != NULL; i++, frame = frame->previous) {
+        key = key * 3 + (uintptr_t)LG_FRAME_INSTRUCTION(frame);
+    }
+    return key * UINT64_C(0x9E3779B97F4A7C15) >> 32;
+}
+
+int
+frames_line(lg_frame frame)
+{
+    PyCodeObject *code = (PyCodeObject *)frame.code;
+    /* On 3.11 and 3.12 a frame that has not begun stands one instruction before its code. */
+    int offset = (int)((intptr_t)frame.place - (intptr_t)_PyCode_CODE(code));
+    int line = PyCode_Addr2Line(code, offset);
+    return line > 0 ? line : code->co_firstlineno;
+}
+
+static const struct _PyInterpreterFrame *
+skip_own(const struct _PyInterpreterFrame *frame)
+{
+    while (frame != NULL && !LG_FRAME_IS_PYTHON(frame)) {
+        frame = frame->previous;
+    }
+    return frame;
+}
+
+static inline bool
+is_at(const struct _PyInterpreterFrame *frame, uintptr_t place)
+{
+    return frame != NULL && (uintptr_t)LG_FRAME_INSTRUCTION(frame) == place;
+}
+
+/* The frame, or the next one that is not the interpreter's own, if that stands at this instruction;
+ * else NULL. The depot holds the code object that the instruction belongs to: a frame that stands
+ * there runs that code, and only one that does not has to be looked at. */
+static inline const struct _PyInterpreterFrame *
+stands_at(const struct _PyInterpreterFrame *frame, uintptr_t place)
+{
+    if (__builtin_expect(is_at(frame, place), 1)) {
+        return frame;
+    }
+    frame = skip_own(frame);
+    return is_at(frame, place) ? frame : NULL;
+}
+
+bool
+frames_match(PyThreadState *tstate, frames_mark loop, const lg_stack *stack)
+{
+    const struct _PyInterpreterFrame *frame = LG_CURRENT_FRAME(tstate);
+    const lg_frame *words = stack->frames;
+    const lg_frame *border = words + stack->inner;
+    const lg_frame *end = words + stack->count;
+    for (; words < border; words++, frame = frame->previous) {
+        frame = stands_at(frame, words->place);
+        if (frame == NULL || frame == loop.at || frame == loop.before) {
+            return false;
+        }
+    }
+    if (words < end) {
+        frame = stands_at(frame, words->place);
+        if (frame == NULL || (frame != loop.at && frame != loop.before)) {
+            return false;
+        }
+        words++;
+        frame = frame->previous;
+    }
+    for (; words < end; words++, frame = frame->previous) {
+        frame = stands_at(frame, words->place);
+        if (frame == NULL) {
+            return false;
+        }
+    }
+    return (skip_own(frame) != NULL) == stack->truncated;
 }
 
 PyObject *

@@ -20,10 +20,24 @@ frames_here(PyThreadState *tstate);
 
 /* Fills `frames` (room for `capacity`) with the innermost frames of the current thread, and
  * *ret_stack with them, hash included. `loop` says where the running loop began. The words of a
- * frame are the code object and the byte offset of the last instruction. */
+ * frame are the code object and the address of the last instruction. */
 void
 frames_walk(PyThreadState *tstate, frames_mark loop, lg_frame *frames, uint32_t capacity,
             lg_stack *ret_stack);
+
+/* The line that a frame of frames_walk stands at; its code object must be alive. */
+int
+frames_line(lg_frame frame);
+
+/* A number in which the innermost frames of the current thread differ, as a rule, from other places
+ * of the program. */
+uint64_t
+frames_key(PyThreadState *tstate);
+
+/* Whether frames_walk, with room for `stack->count` frames where that one is truncated and for as many
+ * at least where not, would give this stack, which is stored in a depot. */
+bool
+frames_match(PyThreadState *tstate, frames_mark loop, const lg_stack *stack);
 
 /* The task that runs in this thread where the thread state knows it (3.14+), else NULL;
  * *ret_loop the running loop or NULL. Both borrowed. `ret_known` is 0 where this version's thread

@@ -139,22 +139,23 @@ find_adopted(void)
     return local->record;
 }
 
+static const void *
+current_thread(const thread_local_state *local)
+{
+    return local == NULL || local->epoch != glue->epoch ? find_adopted() : local->record;
+}
+
 const void *
 glue_current_thread(void)
 {
-    thread_local_state *local = pthread_getspecific(glue->local);
-    if (local == NULL || local->epoch != glue->epoch) {
-        return find_adopted();
-    }
-    return local->record;
+    return current_thread(pthread_getspecific(glue->local));
 }
 
 /* The running loop, borrowed. Where the loop was running already when the hook was put in, asyncio
  * is asked (it returns None, and raises nothing, where no loop runs). */
-PyObject *
-glue_running_loop(void)
+static PyObject *
+running_loop(const thread_local_state *local)
 {
-    thread_local_state *local = pthread_getspecific(glue->local);
     if (local != NULL && local->loop_epoch == glue->epoch) {
         return local->running;
     }
@@ -172,8 +173,34 @@ glue_running_loop(void)
     return loop == Py_None ? NULL : loop;
 }
 
-const void *
-glue_current_task(PyThreadState *tstate)
+PyObject *
+glue_running_loop(void)
+{
+    return running_loop(pthread_getspecific(glue->local));
+}
+
+/* The task that runs in a loop, as asyncio's dict has it, borrowed; or NULL. While a task runs, that
+ * dict does not change, and says the same. */
+static PyObject *
+task_in(PyObject *loop)
+{
+    uint64_t version = dict_version(glue->current_tasks);
+    if (version != 0 && version == glue->last_task.version && loop == glue->last_task.loop) {
+        return glue->last_task.task;
+    }
+    PyObject *task = PyDict_GetItemWithError(glue->current_tasks, loop);
+    if (task == NULL) {
+        PyErr_Clear();
+    }
+    task = task == Py_None ? NULL : task;
+    glue->last_task.version = version;
+    glue->last_task.loop = loop;
+    glue->last_task.task = task;
+    return task;
+}
+
+static const void *
+current_task(PyThreadState *tstate, const thread_local_state *local)
 {
     PyObject *loop;
     int known;
@@ -182,16 +209,15 @@ glue_current_task(PyThreadState *tstate)
         return task;
     }
     if (!known) {
-        loop = glue_running_loop();
+        loop = running_loop(local);
     }
-    if (loop == NULL) {
-        return NULL;
-    }
-    task = PyDict_GetItemWithError(glue->current_tasks, loop);
-    if (task == NULL) {
-        PyErr_Clear();
-    }
-    return task == Py_None ? NULL : task;
+    return loop != NULL ? task_in(loop) : NULL;
+}
+
+const void *
+glue_current_task(PyThreadState *tstate)
+{
+    return current_task(tstate, pthread_getspecific(glue->local));
 }
 
 static uint32_t
@@ -210,14 +236,21 @@ current_scope(void)
     return (uint32_t)scope;
 }
 
+static inline void
+birthplace(PyThreadState *tstate, const thread_local_state *local, const void **ret_creator,
+           uint32_t *ret_scope)
+{
+    *ret_creator = current_task(tstate, local);
+    if (*ret_creator == NULL) {
+        *ret_creator = current_thread(local);
+    }
+    *ret_scope = glue->scopes_active != 0 ? current_scope() : 0;
+}
+
 void
 glue_birthplace(PyThreadState *tstate, const void **ret_creator, uint32_t *ret_scope)
 {
-    *ret_creator = glue_current_task(tstate);
-    if (*ret_creator == NULL) {
-        *ret_creator = glue_current_thread();
-    }
-    *ret_scope = glue->scopes_active != 0 ? current_scope() : 0;
+    birthplace(tstate, pthread_getspecific(glue->local), ret_creator, ret_scope);
 }
 
 void
@@ -261,24 +294,32 @@ glue_end_where(PyObject *dict, bool (*is_gone)(PyObject *object, const void *con
     error_restore(saved);
 }
 
+void
+glue_forget_stacks(void)
+{
+    memset(glue->recent, 0, sizeof(glue->recent));
+}
+
+/* *stack_id: as lg_tracker_birth has it. */
 static uint64_t
-record_birth(const lg_stack *stack, const lg_birth *birth, bool *ret_known)
+record_birth(const lg_stack *stack, lg_stack_id *stack_id, const lg_birth *birth, bool *ret_known)
 {
     uint64_t serial = 0;
     lg_tracker *tracker = glue->tracker;
-    lg_status status = lg_tracker_birth(tracker, stack, birth, &serial);
+    lg_status status = lg_tracker_birth(tracker, stack, stack_id, birth, &serial);
     if (status == LG_FULL) {
         /* Releasing code objects may run Python code, which may uninstall. */
+        glue_forget_stacks();
         lg_watermark_before_evict(tracker);
         lg_depot_evict(tracker->depot, glue_release_frame, NULL);
         if (glue->tracker != tracker) {
             return 0;
         }
-        status = lg_tracker_birth(tracker, stack, birth, &serial);
+        status = lg_tracker_birth(tracker, stack, stack_id, birth, &serial);
     }
     if (status == LG_FULL) {
         lg_stack empty = {0};
-        status = lg_tracker_birth(tracker, &empty, birth, &serial);
+        status = lg_tracker_birth(tracker, &empty, NULL, birth, &serial);
         tracker->dropped++;
     }
     *ret_known = status == LG_EXISTS;
@@ -289,6 +330,23 @@ record_birth(const lg_stack *stack, const lg_birth *birth, bool *ret_known)
         tracker->dropped++;
     }
     return 0;
+}
+
+/* Apart, for the room that the frames take. */
+static __attribute__((noinline)) uint64_t
+walk_and_record(PyThreadState *tstate, frames_mark loop, recent_stack *recent,
+                const lg_birth *birth, bool *ret_known)
+{
+    lg_frame frames[glue->depth];
+    lg_stack stack;
+    lg_stack_id id = LG_STACK_EMPTY;
+    frames_walk(tstate, loop, frames, glue->depth, &stack);
+    uint64_t serial = record_birth(&stack, &id, birth, ret_known);
+    if (serial != 0 && id != LG_STACK_EMPTY
+        && lg_depot_get(glue->tracker->depot, id, &recent->stack) == LG_OK) {
+        recent->id = id;
+    }
+    return serial;
 }
 
 uint64_t
@@ -303,9 +361,6 @@ glue_birth(PyThreadState *tstate, lg_kind kind, const void *object, const void *
     if (local != NULL && local->loop_epoch == glue->epoch) {
         loop = local->loop;
     }
-    lg_frame frames[glue->depth];
-    lg_stack stack;
-    frames_walk(tstate, loop, frames, glue->depth, &stack);
     lg_birth birth = {
         .object = object,
         .creator = creator,
@@ -313,9 +368,16 @@ glue_birth(PyThreadState *tstate, lg_kind kind, const void *object, const void *
         .kind = kind,
     };
     if (creator == NULL) {
-        glue_birthplace(tstate, &birth.creator, &birth.scope);
+        birthplace(tstate, local, &birth.creator, &birth.scope);
     }
-    uint64_t serial = record_birth(&stack, &birth, ret_known);
+    recent_stack *recent = &glue->recent[frames_key(tstate) % RECENT_STACKS];
+    uint64_t serial;
+    if (recent->id != LG_STACK_EMPTY && frames_match(tstate, loop, &recent->stack)) {
+        serial = record_birth(&recent->stack, &recent->id, &birth, ret_known);
+    }
+    else {
+        serial = walk_and_record(tstate, loop, recent, &birth, ret_known);
+    }
     glue->seen[kind] += !*ret_known;
     return serial;
 }
@@ -331,7 +393,7 @@ glue_adopt(lg_kind kind, const void *object)
         .kind = kind,
         .flags = LG_FOUND,
     };
-    return record_birth(&empty, &birth, &known);
+    return record_birth(&empty, NULL, &birth, &known);
 }
 
 void
@@ -349,7 +411,7 @@ glue_death(const void *key, epitaph *(*describe)(void *subject), void *subject)
     }
     else {
         /* Its children went first: what was prepared is of no use any more. */
-        note = removed.record.kind == LG_TASK ? epitaph_prepared(key) : NULL;
+        note = epitaphs_are_prepared() ? epitaph_prepared(key) : NULL;
         removed.is_creator = false;
     }
     if (note == NULL) {

@@ -102,6 +102,14 @@ typedef struct {
     bool on;
 } asyncgen_hook;
 
+/* A stack of the depot's, found again without a walk that hashes it. */
+typedef struct {
+    lg_stack stack; /* its frames are the depot's */
+    lg_stack_id id; /* LG_STACK_EMPTY where this is none */
+} recent_stack;
+
+enum { RECENT_STACKS = 128 };
+
 /* What asyncio's loops wait in. */
 enum { SELECT_EPOLL, SELECT_POLL, SELECT_DEVPOLL, SELECT_KQUEUE, SELECT_SELECT, SELECTORS };
 
@@ -125,6 +133,7 @@ typedef struct {
     uint64_t epoch;                                /* counts installations */
     uint64_t next_serial;                          /* where the next installation's serials begin */
     uint32_t depth;                                /* frames kept of a stack */
+    recent_stack recent[RECENT_STACKS];            /* by frames_key */
     struct {
         pid_t pid; /* the process that armed it: a forked child's status is never touched */
         int code;
@@ -182,9 +191,14 @@ typedef struct {
     bool tempdirs_audited;      /* its audit hook is in, for good */
     PyObject *describe_process; /* owned: see hook_process.c; or NULL */
 
-    PyObject *scope_var;        /* owned: the context variable of scope="descendants"; or NULL */
-    uint32_t scopes_active;     /* guards with that scope that are entered now */
-    PyObject *current_tasks;    /* owned: asyncio.tasks._current_tasks; or NULL */
+    PyObject *scope_var;     /* owned: the context variable of scope="descendants"; or NULL */
+    uint32_t scopes_active;  /* guards with that scope that are entered now */
+    PyObject *current_tasks; /* owned: asyncio.tasks._current_tasks; or NULL */
+    struct {
+        uint64_t version; /* of that dict; 0 where nothing is known */
+        PyObject *loop;   /* borrowed, as the next: compared, and held by the dict */
+        PyObject *task;
+    } last_task;
     PyObject *pure_task;        /* owned: asyncio.tasks._PyTask; or NULL */
     PyObject *get_running_loop; /* owned: _asyncio._get_running_loop; or NULL */
     PyObject *pool_marks;       /* owned: dict whose keys are targets and classes of pool threads */
@@ -274,6 +288,10 @@ glue_after_fork(void);
 void
 glue_end_where(PyObject *dict, bool (*is_gone)(PyObject *object, const void *context),
                const void *context);
+
+/* The depot is about to evict stacks, or is another one, or the depth has changed. */
+void
+glue_forget_stacks(void);
 
 /* Releases one frame that has left the depot. */
 void

@@ -126,12 +126,10 @@ describe_frames(PyThreadState *tstate, lg_thread_caller *caller)
     lg_stack stack;
     frames_walk(tstate, (frames_mark){NULL, NULL}, frames, LG_CALLER_FRAMES, &stack);
     for (uint32_t i = 0; i < stack.count; i++) {
-        PyCodeObject *code = (PyCodeObject *)frames[i].code;
-        const text *known = text_of(code);
-        int line = PyCode_Addr2Line(code, (int)(intptr_t)frames[i].offset);
+        const text *known = text_of((PyCodeObject *)frames[i].code);
         if (known != NULL) {
             caller->frames[caller->count++] =
-                (lg_frame){(uintptr_t)known, (uintptr_t)(line > 0 ? line : code->co_firstlineno)};
+                (lg_frame){(uintptr_t)known, (uintptr_t)frames_line(frames[i])};
         }
     }
 }
@@ -286,7 +284,7 @@ frame_of(lg_frame frame)
         PyUnicode_DecodeUTF8(known->bytes + known->file_length, known->function_length, "replace");
     PyObject *result = NULL;
     if (file != NULL && function != NULL) {
-        result = Py_BuildValue("OiO", file, (int)frame.offset, function);
+        result = Py_BuildValue("OiO", file, (int)frame.place, function);
     }
     Py_XDECREF(file);
     Py_XDECREF(function);

@@ -67,6 +67,7 @@ core_install(PyObject *module, PyObject *args)
     }
     glue->state = state_of(module);
     glue->depth = depth;
+    glue_forget_stacks();
     if (glue->tracker != NULL) {
         Py_RETURN_NONE;
     }

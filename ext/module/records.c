@@ -309,13 +309,7 @@ static PyObject *
 frame_as_tuple(lg_frame frame)
 {
     PyCodeObject *code = (PyCodeObject *)frame.code;
-    /* On 3.11 and 3.12 a frame that has not begun stands one instruction before its code. */
-    int offset = (int)(intptr_t)frame.offset;
-    int line = PyCode_Addr2Line(code, offset);
-    if (line <= 0) {
-        line = code->co_firstlineno;
-    }
-    return Py_BuildValue("OiO", code->co_filename, line, code->co_qualname);
+    return Py_BuildValue("OiO", code->co_filename, frames_line(frame), code->co_qualname);
 }
 
 /* Whether this is what a specialised call of a class has between the caller and `__init__`: code of

@@ -38,10 +38,10 @@ typedef enum {
 #define LG_ALL_KINDS ((1u << LG_KIND_LIMIT) - 1u)
 
 /* One frame of a stack: two words that only the binding can explain (for Python a code object
- * and the offset of the last instruction). */
+ * and the address of the last instruction). */
 typedef struct {
     uintptr_t code;
-    uintptr_t offset;
+    uintptr_t place;
 } lg_frame;
 
 #endif

@@ -2,13 +2,14 @@
  *
  * Id 0 is the empty stack. A stored stack never changes and never moves. Each id handed out by
  * lg_depot_intern is one use; a stack without uses stays (the next equal stack finds it) until
- * lg_depot_evict takes it out. Every function may be called from any thread; one internal mutex
- * serialises them, and it is a leaf lock: nothing is called while it is held but `retain` and the
- * allocator.
+ * lg_depot_evict takes it out. Every function may be called from any thread; one mutex serialises
+ * them (of its own, or a tracker's), and it is a leaf lock: nothing is called while it is held but
+ * `retain` and the allocator.
  */
 #ifndef LEAKGUARD_DEPOT_H
 #define LEAKGUARD_DEPOT_H
 
+#include <pthread.h>
 #include <stdbool.h>
 
 #include "leakguard/alloc.h"
@@ -36,7 +37,7 @@ typedef struct {
 static inline uint64_t
 lg_stack_hash_step(uint64_t hash, lg_frame frame)
 {
-    uint64_t word = (uint64_t)frame.code ^ ((uint64_t)frame.offset * UINT64_C(0xC4CEB9FE1A85EC53));
+    uint64_t word = (uint64_t)frame.code ^ ((uint64_t)frame.place * UINT64_C(0xC4CEB9FE1A85EC53));
     return (hash ^ word) * UINT64_C(0xFF51AFD7ED558CCD);
 }
 
@@ -102,6 +103,17 @@ lg_depot_evict(lg_depot *depot, lg_frame_release release, void *context);
 
 lg_depot_stats
 lg_depot_get_stats(lg_depot *depot);
+
+/* For the tracker, whose lock this is from here on; the next three are called while it is held, and
+ * do what lg_depot_intern, lg_depot_hold and lg_depot_drop do. */
+void
+lg__depot_share_lock(lg_depot *depot, pthread_mutex_t *lock);
+lg_status
+lg__depot_intern(lg_depot *depot, const lg_stack *stack, lg_stack_id *ret_id);
+bool
+lg__depot_hold(lg_depot *depot, lg_stack_id id);
+void
+lg__depot_drop(lg_depot *depot, lg_stack_id id);
 
 /* fork: lock in the parent before, unlock in the parent after; in the child `reset_lock` makes
  * the lock anew (POSIX leaves unlocking there undefined). The content is consistent. */

@@ -10,12 +10,13 @@
  * of resources that each create the next and end holds one ghost, not all of them. Only a thread
  * links past a thread: to which thread a record belongs stays known.
  *
- * Every function may be called from any thread; one internal mutex serialises them. Under it
- * are called the allocator and the visits only.
+ * Every function may be called from any thread; one mutex serialises them, which a tracker's
+ * registry and depot share. Under it are called the allocator and the visits only.
  */
 #ifndef LEAKGUARD_REGISTRY_H
 #define LEAKGUARD_REGISTRY_H
 
+#include <pthread.h>
 #include <stdbool.h>
 
 #include "leakguard/alloc.h"
@@ -58,7 +59,8 @@ typedef struct {
 } lg_record;
 
 typedef struct {
-    lg_record record;
+    uint64_t serial;
+    lg_stack_id stack;
     uint32_t slot;   /* the registry's own */
     bool is_creator; /* records name it: it has become a ghost, hang a note on it */
     lg_note *notes;  /* of ghosts that went with it, now the caller's; may be NULL */
@@ -87,8 +89,8 @@ lg_registry_new(const lg_allocator *allocator, uint64_t first_serial, lg_registr
 lg_note *
 lg_registry_free(lg_registry *registry);
 
-/* LG_EXISTS where the object has a live record already (nothing changes), LG_NO_MEMORY. Once warm
- * (as many live before) it allocates nothing. */
+/* LG_EXISTS where the object has a live record already (nothing changes); LG_NO_MEMORY, also where
+ * 67 million records are kept. Once warm (as many live before) it allocates nothing. */
 lg_status
 lg_registry_insert(lg_registry *registry, const lg_birth *birth, uint64_t *ret_serial);
 
@@ -143,18 +145,26 @@ lg_registry_newest_live(lg_registry *registry);
 lg_registry_stats
 lg_registry_get_stats(lg_registry *registry);
 
-/* For the watermarks (watermark.h): takes the lock, and gives the place of what they share. */
+/* For the tracker, whose lock this is from here on; the next two are called while it is held, and
+ * do what lg_registry_insert (with that stack), lg_registry_remove and lg_registry_cancel do. */
+void
+lg__registry_share_lock(lg_registry *registry, pthread_mutex_t *lock);
+lg_status
+lg__registry_insert(lg_registry *registry, const lg_birth *birth, lg_stack_id stack,
+                    uint64_t *ret_serial);
+lg_status
+lg__registry_remove(lg_registry *registry, const void *object, bool cancelled,
+                    lg_removed *ret_removed);
+
+/* For the watermarks (watermark.h): what they share, NULL where none is open, under the lock; and
+ * takes the lock, and gives its place. */
 typedef struct lg__marks lg__marks;
+lg__marks *
+lg__registry_marks(lg_registry *registry);
 lg__marks **
 lg__registry_lock_marks(lg_registry *registry);
-
-/* fork: as for the depot. */
 void
-lg_registry_lock(lg_registry *registry);
-void
-lg_registry_unlock(lg_registry *registry);
-void
-lg_registry_reset_lock(lg_registry *registry);
+lg__registry_unlock_marks(lg_registry *registry);
 
 /* In a forked child: removes, as ended, every record born at or before `upto` that belongs to
  * another thread than the one whose record has the key `thread` (NULL: to any thread). A thread's

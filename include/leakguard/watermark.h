@@ -62,10 +62,10 @@ lg_watermark_read(lg_tracker *tracker, lg_watermark *watermark, lg_kind kind, lg
 void
 lg_watermark_before_evict(lg_tracker *tracker);
 
-/* For the tracker, before each birth while it is watched: finds out the site of a stored stack, once,
+/* For the tracker, under its lock, before each birth while it is watched: finds out the site of a stored stack, once,
  * and has the stack of a new site stay stored. */
 void
-lg_watermark_meet(lg_tracker *tracker, lg_stack_id id, const lg_stack *stack);
+lg__watermark_meet(lg_tracker *tracker, lg_stack_id id, const lg_stack *stack);
 
 /* For the registry, under its lock. */
 void

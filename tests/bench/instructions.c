@@ -110,7 +110,16 @@ tracker_birth(size_t number)
 {
     uint64_t serial;
     lg_birth birth = birth_of(number);
-    check(lg_tracker_birth(tracker, &stacks[number % SITES], &birth, &serial));
+    check(lg_tracker_birth(tracker, &stacks[number % SITES], NULL, &birth, &serial));
+}
+
+static void
+tracker_birth_known(size_t number)
+{
+    uint64_t serial;
+    lg_birth birth = birth_of(number);
+    lg_stack_id id = ids[number % SITES];
+    check(lg_tracker_birth(tracker, &stacks[number % SITES], &id, &birth, &serial));
 }
 
 static void
@@ -139,6 +148,7 @@ static const struct {
     {"registry_insert", nothing, registry_insert, registry_remove},
     {"registry_remove", registry_insert, registry_remove, nothing},
     {"birth", nothing, tracker_birth, tracker_death},
+    {"birth_known", nothing, tracker_birth_known, tracker_death},
     {"death", tracker_birth, tracker_death, nothing},
 };
 
@@ -162,7 +172,7 @@ set_up(void)
         for (uintptr_t i = 0; i < DEPTH; i++) {
             /* As code objects lie; most outer frames are shared. */
             frames[site][i].code = 0x7f0000001000 + (i < 5 ? site * DEPTH + i : i) * 208;
-            frames[site][i].offset = 2 * i;
+            frames[site][i].place = frames[site][i].code + 2 * i;
         }
         stacks[site] = (lg_stack){.frames = frames[site], .count = DEPTH, .inner = 8};
         stacks[site].hash = hash_frames(&stacks[site]);

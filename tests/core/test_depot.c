@@ -95,7 +95,7 @@ START_TEST(stacks_that_differ_in_anything_get_ids_of_their_own)
             ck_assert_uint_ne(ids[i], ids[j]);
         }
     }
-    frames[1].offset = 99;
+    frames[1].place = 99;
     lg_stack_id other;
     ck_assert_int_eq(lg_depot_intern(depot, &base, &other), LG_OK);
     ck_assert_uint_ne(other, ids[0]);

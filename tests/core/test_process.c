@@ -32,7 +32,7 @@ try_birth(lg_tracker *tracker, lg_kind kind, const void *object, const void *cre
     lg_stack stack = {.frames = &frame, .count = 1, .inner = 1, .hash = (uintptr_t)object};
     lg_birth born = {.object = object, .creator = creator, .kind = kind};
     uint64_t serial;
-    return lg_tracker_birth(tracker, &stack, &born, &serial);
+    return lg_tracker_birth(tracker, &stack, NULL, &born, &serial);
 }
 
 static void

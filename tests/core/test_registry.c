@@ -548,8 +548,13 @@ agree(long is, long should_be, int step)
     }
 }
 
+/* Bytes from one object to the next: as tasks lie, as small objects packed tightly do, and so tightly
+ * that hundreds want the same few places of the index. */
+static const unsigned strides[] = {240, 48, 1};
+
 START_TEST(the_index_agrees_with_a_naive_model)
 {
+    const unsigned stride = strides[_i];
     static uint64_t model[MODEL];
     memset(model, 0, sizeof(model));
     lg_registry *registry = new_registry(NULL);
@@ -559,7 +564,7 @@ START_TEST(the_index_agrees_with_a_naive_model)
         /* Long phases of growth and of decline, so that the table grows and shrinks. */
         bool growing = (step / 8000) % 2 == 0;
         size_t number = (size_t)rand_r(&seed) % MODEL;
-        const void *object = (const void *)(uintptr_t)(0x10000u + number * 48u);
+        const void *object = (const void *)(uintptr_t)(0x10000u + number * stride);
         bool adds = rand_r(&seed) % 10 < (growing ? 8 : 2);
         if (adds) {
             lg_birth birth = {.object = object, .kind = LG_TASK};
@@ -576,15 +581,15 @@ START_TEST(the_index_agrees_with_a_naive_model)
             lg_status status = lg_registry_remove(registry, object, &removed);
             agree(status, model[number] != 0 ? LG_OK : LG_NOT_FOUND, step);
             if (status == LG_OK) {
-                agree((long)removed.record.serial, (long)model[number], step);
+                agree((long)removed.serial, (long)model[number], step);
                 model[number] = 0;
                 live--;
             }
         }
         size_t asked = (size_t)rand_r(&seed) % MODEL;
         lg_record record;
-        lg_status status =
-            lg_registry_find(registry, (const void *)(uintptr_t)(0x10000u + asked * 48u), &record);
+        const void *sought = (const void *)(uintptr_t)(0x10000u + asked * stride);
+        lg_status status = lg_registry_find(registry, sought, &record);
         agree(status, model[asked] != 0 ? LG_OK : LG_NOT_FOUND, step);
         if (status == LG_OK) {
             agree((long)record.serial, (long)model[asked], step);
@@ -726,6 +731,7 @@ static void *
 hammer(void *context)
 {
     const worker *own = context;
+    uint64_t last = 0;
     for (int round = 0; round < ROUNDS; round++) {
         for (size_t i = 0; i < OBJECTS; i++) {
             const void *creator = i > 0 ? address(own->first + i - 1) : NULL;
@@ -740,7 +746,8 @@ hammer(void *context)
             const void *object = address(own->first + i);
             lg_removed removed = {0};
             faults += lg_registry_remove(own->registry, object, &removed) != LG_OK;
-            faults += removed.record.object != object;
+            faults += removed.serial <= last;
+            last = removed.serial;
         }
     }
     return NULL;
@@ -793,7 +800,7 @@ main(void)
     tcase_add_test(all, memory_comes_back_and_a_warm_registry_allocates_nothing);
     tcase_add_test(all, a_million_live_records_cost_at_most_64_bytes_each);
     tcase_add_test(all, a_failed_allocation_changes_nothing);
-    tcase_add_test(all, the_index_agrees_with_a_naive_model);
+    tcase_add_loop_test(all, the_index_agrees_with_a_naive_model, 0, 3);
     tcase_add_test(all, a_forked_child_keeps_the_forking_threads_records_only);
     tcase_add_test(all, what_belonged_to_an_ended_thread_goes_whichever_ended_first);
     tcase_add_test(all, threads_and_tasks_that_replace_each_other_hold_few_ghosts);

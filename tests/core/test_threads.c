@@ -237,7 +237,7 @@ START_TEST(test_what_the_binding_says)
     uint64_t serial;
     lg_birth task = {.object = &a_creator, .kind = LG_TASK, .scope = 3};
     lg_stack none = {0};
-    ck_assert_int_eq(lg_tracker_birth(tracker, &none, &task, &serial), LG_OK);
+    ck_assert_int_eq(lg_tracker_birth(tracker, &none, NULL, &task, &serial), LG_OK);
     binding.says = (lg_thread_caller){.creator = &a_creator, .scope = 2, .count = 2};
     binding.says.frames[0] = (lg_frame){11, 12};
     binding.says.frames[1] = (lg_frame){21, 22};

@@ -54,7 +54,7 @@ try_birth(lg_tracker *tracker, lg_birth birth, uintptr_t code, uintptr_t caller)
     lg_frame frames[2];
     lg_stack stack = stack_at(frames, code, caller);
     uint64_t serial;
-    return lg_tracker_birth(tracker, &stack, &birth, &serial);
+    return lg_tracker_birth(tracker, &stack, NULL, &birth, &serial);
 }
 
 /* A task, number `number`, created at the site `code`. */
