@@ -26,8 +26,7 @@ typedef struct thread_run {
     };
     PyObject *adopted;   /* owned: weak reference to the Thread of an adopted thread, or NULL */
     lg_thread *native;   /* held; NULL where it is not known */
-    PyObject *label;     /* owned: the name of what the thread runs, or a static type that has it;
-                          * NULL where memory ran out */
+    PyObject *label;     /* owned: see label_of; or NULL */
     unsigned long ident; /* 0 while starting */
     run_state state;
 } ThreadRun;
@@ -59,41 +58,43 @@ target_of(PyObject *thread)
     return target;
 }
 
-/* For a Thread: the overridden run, else the target, which may be NULL. New reference, NULL without
- * an exception. */
+/* What keeps the target's name: a str, or a static type, whose name would be made anew each time.
+ * New reference; NULL where there is no target, or memory ran out. */
 static PyObject *
-label_of(PyObject *function, PyObject *thread, PyObject *target)
+label_of(PyObject *target)
 {
-    if (thread == NULL) {
-        return function_name(function);
+    if (target == NULL || target == Py_None) {
+        return NULL;
     }
-    PyObject *run = _PyType_Lookup(Py_TYPE(thread), glue->run);
-    if (run != NULL && run != glue->thread_run) {
-        Py_INCREF(run);
-        PyObject *label = function_name(run);
-        Py_DECREF(run);
-        return label;
-    }
-    if (target != NULL && PyType_Check(target)
-        && !PyType_HasFeature((PyTypeObject *)target, Py_TPFLAGS_HEAPTYPE)) {
-        return Py_NewRef(target); /* a str would be made each time, and nobody may ask for it */
-    }
-    if (target != NULL && target != Py_None) {
-        return function_name(target);
-    }
-    PyObject *label = PyType_GetName(Py_TYPE(thread));
-    if (label == NULL) {
-        PyErr_Clear();
-    }
-    return label;
+    bool is_static =
+        PyType_Check(target) && !PyType_HasFeature((PyTypeObject *)target, Py_TPFLAGS_HEAPTYPE);
+    return is_static ? Py_NewRef(target) : function_name(target);
 }
 
-/* The label as a str, new reference; NULL without an exception. */
+/* The name of what the thread runs: for a Thread that of the overridden run, else of the target,
+ * else of its class. New reference; NULL without an exception where it is not known. */
 static PyObject *
-label_text(const ThreadRun *run)
+name_of_run(const ThreadRun *run)
 {
-    return run->label != NULL && PyType_Check(run->label) ? function_name(run->label)
-                                                          : Py_XNewRef(run->label);
+    PyObject *thread = run->function != NULL ? thread_of(run->function) : NULL;
+    PyObject *named = run->function;
+    if (thread != NULL) {
+        named = _PyType_Lookup(Py_TYPE(thread), glue->run);
+        if (named == NULL || named == glue->thread_run) {
+            named = run->label;
+        }
+    }
+    PyObject *name;
+    if (named != NULL) {
+        Py_INCREF(named);
+        name = PyUnicode_Check(named) ? Py_NewRef(named) : function_name(named);
+        Py_DECREF(named);
+    }
+    else {
+        name = thread != NULL ? PyType_GetName(Py_TYPE(thread)) : NULL;
+        PyErr_Clear();
+    }
+    return name;
 }
 
 /* Memory of one that has gone, else new; NULL with an exception. */
@@ -162,7 +163,7 @@ describe_run(void *subject)
         Py_CLEAR(name);
     }
     bool raised = saved.value != NULL || saved.type != NULL;
-    PyObject *label = label_text(run);
+    PyObject *label = name_of_run(run);
     epitaph *note = epitaph_new(name, label, raised ? "raised" : "returned");
     Py_XDECREF(label);
     Py_XDECREF(name);
@@ -249,7 +250,7 @@ thread_info(module_state *state, PyObject *object)
         thread = thread_of(function);
         thread = Py_NewRef(thread != NULL ? thread : Py_None);
     }
-    PyObject *label = label_text(run);
+    PyObject *label = name_of_run(run);
     label = label != NULL ? label : Py_NewRef(Py_None);
     return Py_BuildValue("ONNki", function, thread, label, run->ident, (int)run->state);
 }
@@ -431,7 +432,7 @@ start_thread(int which, PyObject *module, PyObject *args, PyObject *kwargs)
     ThreadRun *run = ThreadRun_new_for(glue->state);
     if (run != NULL) {
         run->function = Py_NewRef(function);
-        run->label = label_of(function, thread, target);
+        run->label = label_of(target);
         passed = with_run(args, kwargs, (PyObject *)run, &passed_kwargs);
     }
     PyObject *result;
