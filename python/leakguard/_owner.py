@@ -224,13 +224,14 @@ class _LoopPolling(_check.Polling):
 def is_plain(function: object) -> bool:
     """Whether this is, at a glance, a function that is not async and wraps none. inspect takes
     microseconds, which a test that has nothing to do with asyncio should not pay."""
-    if isinstance(function, types.MethodType):
+    if type(function) is types.MethodType:
         function = function.__func__
-    return (
-        isinstance(function, types.FunctionType)
-        and not function.__code__.co_flags & _ASYNC
-        and function.__dict__.keys() <= _HARMLESS
-    )
+    if type(function) is not types.FunctionType or function.__code__.co_flags & _ASYNC:
+        return False
+    for name in function.__dict__:
+        if name not in _HARMLESS:
+            return False
+    return True
 
 
 def is_async(function: object) -> bool:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import os
+import warnings
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from leakguard import _abandoned, _owner, _tracking
+from leakguard import _abandoned, _imports, _owner, _tracking
 from leakguard._baseline import key_of
-from leakguard._errors import LeakError, error_of
+from leakguard._errors import LeakError, LeakWarning, error_of
 from leakguard._findings import is_clean
 from leakguard._guard import Options
 from leakguard._pytest_summary import SECTION, finding
@@ -93,13 +95,63 @@ def markers_of(item: pytest.Item) -> list[pytest.Mark]:
 class _Test:
     """The test that runs now."""
 
-    __slots__ = ("failed", "item", "owner", "skipped")
+    __slots__ = ("_checks", "_function", "_own_teardown", "failed", "item", "owner", "skipped")
 
-    def __init__(self, item: pytest.Item, owner: Owner) -> None:
+    def __init__(self, item: pytest.Item, owner: Owner, checks: Checks) -> None:
         self.item = item
         self.owner = owner
+        self._checks = checks
         self.failed = False  # by itself, before the check
         self.skipped = False  # instead of being set up
+        self._own_teardown: Callable[[], None] | None = None
+        self._function: tuple[Any, str, Any] | None = None
+
+    def end_in_teardown(self) -> None:
+        """Have it end after the node's own teardown, which is what pytest calls last of a test,
+        after all its fixtures' and before those of wider fixtures."""
+        item = self.item
+        self._own_teardown = item.teardown
+        item.teardown = self._teardown  # type: ignore[method-assign]
+
+    def _teardown(self) -> None:
+        __tracebackhide__ = True
+        self.put_back()
+        try:
+            self.item.teardown()
+        finally:
+            self._checks.end_test(self)
+
+    def prepare_call(self) -> None:
+        """Have an async test run in the owner's scope, whoever runs it."""
+        instance = getattr(self.item, "instance", None)
+        if instance is not None:
+            context = getattr(instance, "_asyncioTestContext", None)
+            if context is not None:
+                self.owner.own.enter_in(context)
+        if self._function is not None:
+            return
+        place, name = _async_function_of(self.item)
+        if place is not None:
+            function = getattr(place, name)
+            self._function = place, name, function
+            setattr(place, name, _owner.in_scope_of(self._checks.owner_of_test, function))
+
+    def put_back_function(self) -> None:
+        """The call is over."""
+        if self._function is not None:
+            place, name, function = self._function
+            self._function = None
+            setattr(place, name, function)
+
+    def put_back(self) -> None:
+        """Put back what this has replaced."""
+        self.put_back_function()
+        own = self._own_teardown
+        if own is not None:
+            self._own_teardown = None
+            del self.item.teardown  # the class's again
+            if self.item.teardown != own:
+                self.item.teardown = own  # type: ignore[method-assign]
 
 
 class Checks:
@@ -108,7 +160,7 @@ class Checks:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._default = settings.options()
-        self._wanted: dict[int, bool] = {}  # by identity: the session keeps its items
+        self._marked: dict[tuple[int, ...], tuple[Sequence[pytest.Mark], Options]] = {}
         self._test: _Test | None = None
         self._resting: Owner | None = None  # of a test that has ended; with the default options
         self._fixtures: dict[pytest.FixtureDef[Any], Owner] = {}  # the wider ones, set up
@@ -139,43 +191,51 @@ class Checks:
         if self._test is not None:
             yield
             return
-        self._begin_test(item, self._options_of(markers_of(item)))
+        test = self._begin_test(item, self._options_of(markers_of(item)))
+        if os.environ.get("PYTEST_CURRENT_TEST", "").endswith("(setup)"):
+            test.prepare_call()
         try:
             yield
         finally:
-            self._end_test()
+            self.end_test(test)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        # Python shows no ResourceWarning by default. pytest puts the user's own filters before
+        # this one for each test; among them, this one would be put there for each test as well.
+        with warnings.catch_warnings():
+            if session.config.pluginmanager.has_plugin("warnings"):
+                warnings.filterwarnings("always", category=LeakWarning)
+            return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, None, None]:
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         markers = markers_of(item)
-        wanted = self._wanted.get(id(item))
-        if wanted is None:
-            wanted = self._wanted[id(item)] = self._settings.wants(item, markers)
-        if not wanted:
-            return (yield)
-        try:
-            options = self._options_of(markers)
-        except (TypeError, ValueError) as error:
-            complaint = f"@pytest.mark.{MARKER}: {error}"
+        if not self._settings.wants(item, markers):
+            result = yield
         else:
-            self._begin_test(item, options)
-            # The node's own teardown is what pytest calls last of a test, after all its fixtures'
-            # and before those of wider fixtures.
-            item.teardown = self._teardown_of(item)  # type: ignore[method-assign]
-            return (yield)
-        yield  # what other plugins begin here, they end in the teardown
-        pytest.fail(complaint, pytrace=False)
+            try:
+                options = self._options_of(markers) if markers else self._default
+            except (TypeError, ValueError) as error:
+                yield  # what other plugins begin here, they end in the teardown
+                pytest.fail(f"@pytest.mark.{MARKER}: {error}", pytrace=False)
+            self._begin_test(item, options).end_in_teardown()
+            result = yield
+        if self._test is not None:  # a fixture may have asked for it only now
+            self._test.prepare_call()
+        return result
 
-    def _begin_test(self, item: pytest.Item, options: Options) -> None:
+    def _begin_test(self, item: pytest.Item, options: Options) -> _Test:
         if item.user_properties:
             item.user_properties[:] = [it for it in item.user_properties if it[0] != MARKER]
-        self._test = _Test(item, self._owner_for(options, item.nodeid))
+        test = self._test = _Test(item, self._owner_for(options, item.nodeid), self)
+        return test
 
     def _owner_for(self, options: Options, name: str) -> Owner:
         resting = self._resting
         if resting is not None:
-            _tracking.ensure(options.kinds)
-            if options is self._default and resting.begin_again(name):
+            _imports.catch_up()
+            if options is resting.options and resting.begin_again(name):
                 self._resting = None
                 return resting
             self._forget_resting()
@@ -195,6 +255,14 @@ class Checks:
         """Of all its markers; of two that give an argument, the closer one's counts."""
         if not markers:
             return self._default
+        key = tuple(map(id, markers))
+        known = self._marked.get(key)
+        if known is None:
+            # With the markers, whose identity nothing else may have then.
+            known = self._marked[key] = markers, self._options_given(markers)
+        return known[1]
+
+    def _options_given(self, markers: Sequence[pytest.Mark]) -> Options:
         given: dict[str, Any] = {}
         for marker in reversed(markers):
             if len(marker.args) > 1 or not all(isinstance(it, bool) for it in marker.args):
@@ -204,31 +272,15 @@ class Checks:
             given.update(marker.kwargs)
         return self._settings.options(**given) if given else self._default
 
-    def _teardown_of(self, item: pytest.Item) -> Callable[[], None]:
-        teardown = item.teardown
-        own = vars(item).get("teardown")
-
-        def teardown_and_check() -> None:
-            __tracebackhide__ = True
-            if own is None:
-                del item.teardown  # the class's again
-            else:
-                item.teardown = own  # type: ignore[method-assign]
-            try:
-                teardown()
-            finally:
-                self._end_test()
-
-        return teardown_and_check
-
-    def _end_test(self) -> None:
-        test = self._test
-        if test is None:
+    def end_test(self, test: _Test) -> None:
+        """After its last piece; without effect where that has been done."""
+        if test is not self._test:
             return
         self._test = None
+        test.put_back()
         if self._interrupted:
             test.owner.drop()
-        elif test.owner.options is self._default and test.owner.rest():
+        elif test.owner.rest():
             self._resting = test.owner
             if not test.skipped:
                 self._note_clean(test.owner)
@@ -307,12 +359,13 @@ class Checks:
         fixturedef.addfinalizer(functools.partial(self._end_fixture, fixturedef))
         return owner
 
-    def _owner_of_test(self) -> Owner | None:
+    def owner_of_test(self) -> Owner | None:
+        """The owner of the test that runs now."""
         return None if self._test is None else self._test.owner
 
     def _finder(self, fixturedef: pytest.FixtureDef[Any]) -> Callable[[], Owner | None]:
         if fixturedef.scope == "function":
-            return self._owner_of_test
+            return self.owner_of_test
         return lambda: self._fixtures.get(fixturedef)
 
     def _end_set_up(self, owner: Owner) -> None:
@@ -322,23 +375,6 @@ class Checks:
             self._setting_up[-1].own.renew()
         elif self._test is not None:
             self._test.owner.own.renew()
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
-        if self._test is None:
-            return (yield)
-        context = getattr(getattr(item, "instance", None), "_asyncioTestContext", None)
-        if context is not None:
-            self._test.owner.own.enter_in(context)
-        place, name = _async_function_of(item)
-        if place is None:
-            return (yield)
-        function = getattr(place, name)
-        setattr(place, name, _owner.in_scope_of(self._owner_of_test, function))
-        try:
-            return (yield)
-        finally:
-            setattr(place, name, function)
 
     def _loop_closes(self, loop: Any) -> None:
         """Who ran a test or fixture in a loop is about to close that: the last chance to let its
@@ -356,10 +392,13 @@ class Checks:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, None, None]:
         test = self._test
+        if test is not None:
+            test.put_back_function()
         try:
             yield
         finally:
-            self._end_test()  # where the set-up did not come as far as to the item
+            if test is not None:
+                self.end_test(test)  # where the set-up did not come as far as to the item
             for _, report in self._ended:
                 if not is_clean(report):
                     item.user_properties.append((MARKER, report.to_json()))

@@ -89,7 +89,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(name=FIXTURE)
 def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Check that this test leaves no task and no thread behind."""
-    with _checks(request.config).from_here(request.node):
+    config = request.config
+    if not config.pluginmanager.has_plugin(_CHECKS):
+        # The loop over the tests has begun without the filter that the checks put around it.
+        config.getini("filterwarnings").insert(0, "always::leakguard.LeakWarning")
+    with _checks(config).from_here(request.node):
         yield
 
 
@@ -101,8 +105,6 @@ def _checks(config: pytest.Config) -> Checks:
         settings = config.stash[_SETTINGS]
         found = Checks(settings)
         found.begin()
-        # Python shows no ResourceWarning by default. The user's own filters come later and win.
-        config.getini("filterwarnings").insert(0, "always::leakguard.LeakWarning")
         config.pluginmanager.register(found, _CHECKS)
         if not _is_worker(config):
             config.pluginmanager.register(Summary(settings), _SUMMARY)
