@@ -228,10 +228,7 @@ def is_plain(function: object) -> bool:
         function = function.__func__
     if type(function) is not types.FunctionType or function.__code__.co_flags & _ASYNC:
         return False
-    for name in function.__dict__:
-        if name not in _HARMLESS:
-            return False
-    return True
+    return _HARMLESS.issuperset(function.__dict__)
 
 
 def is_async(function: object) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from leakguard._baseline import Key
     from leakguard._findings import Fanout
     from leakguard._owner import Owner
-    from leakguard._pytest_checks import Settings
+    from leakguard._pytest_checks import Checks, Settings
     from leakguard._report import Leak, Report
 
 
@@ -71,11 +71,17 @@ class Summary:
         self._hidden = 0
         self._gone: list[str] = []
         self._failed_setup: pytest.TestReport | None = None
+        self.checks: Checks | None = None  # in this process
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "setup":
-            self._failed_setup = report if report.failed else None
-        found = getattr(report, "leakguard", None)
+        if report.outcome != "passed":
+            if self.checks is not None:
+                self.checks.note_outcome(report)
+            if report.when == "setup" and report.failed:
+                self._failed_setup = report
+        elif self._failed_setup is not None and report.when == "setup":
+            self._failed_setup = None
+        found = report.__dict__.get("leakguard")
         if found is None:
             return
         self.add(found)

@@ -103,12 +103,22 @@ def _checks(config: pytest.Config) -> Checks:
     found: Checks | None = config.pluginmanager.get_plugin(_CHECKS)
     if found is None:
         settings = config.stash[_SETTINGS]
-        found = Checks(settings)
+        manager = config.pluginmanager
+        summary = None if _is_worker(config) else Summary(settings)
+        found = Checks(settings, manager, summary if _logs_at_once(config) else None)
         found.begin()
-        config.pluginmanager.register(found, _CHECKS)
-        if not _is_worker(config):
-            config.pluginmanager.register(Summary(settings), _SUMMARY)
+        manager.register(found, _CHECKS)
+        if summary is not None:
+            summary.checks = found
+            manager.register(summary, _SUMMARY)
     return found
+
+
+def _logs_at_once(config: pytest.Config) -> bool:
+    """Whether each phase of a test is logged before the next one begins: by pytest itself, but not
+    by a plugin that runs tests its own way (again and again, or in a child process)."""
+    runners = config.hook.pytest_runtest_protocol.get_hookimpls()
+    return all(it.wrapper or it.hookwrapper or it.plugin_name == "runner" for it in runners)
 
 
 def _is_worker(config: pytest.Config) -> bool:
