@@ -147,7 +147,8 @@ class _Test:
 
     def put_back(self) -> None:
         """Put back what this has replaced."""
-        self.put_back_function()
+        if self._function is not None:
+            self.put_back_function()
         own = self._own_teardown
         if own is not None:
             self._own_teardown = None
@@ -319,12 +320,16 @@ class Checks:
                 self._note(owner, report)
 
     def _note_clean(self, owner: Owner) -> None:
+        summary = self._summary
         found: str | dict[str, Any] = owner.name
         if owner.reason != "test" or self._settings.baseline is not None:
             report = Report([], reason=owner.reason, label=owner.label)
             found = finding(owner, report, self._known(report))
-        if self._summary is not None:
-            self._summary.add((found,))
+        elif summary is not None:
+            summary.add_clean(owner.name)
+            return
+        if summary is not None:
+            summary.add((found,))
         else:
             self._findings.append(found)
 
@@ -349,10 +354,10 @@ class Checks:
             if self._test is None and not self._settings.every:
                 return (yield)
             owner = self._begin_fixture(fixturedef, request)
-        elif self._test is not None:
-            owner = self._test.owner
-        else:
+        elif self._test is None or _owner.is_plain(fixturedef.func):
             return (yield)
+        else:
+            owner = self._test.owner
         function = wrapped = fixturedef.func
         if _owner.is_async(function):
             wrapped = _owner.in_scope_of(self._finder(fixturedef), function)

@@ -90,12 +90,17 @@ class Summary:
             # pytest shows a teardown's sections below a failed call, not below a failed set-up.
             failed.sections += [it for it in report.sections if it[0].startswith(SECTION)]
 
+    def add_clean(self, name: str) -> None:
+        """A test that left nothing behind."""
+        if name not in self._checked:
+            self._checked.add(name)
+            self._tests += 1
+
     def add(self, found: Iterable[str | dict[str, Any]]) -> None:
         """What the checks of one report found: `finding` of each, or a clean test's name."""
         for one in found:
             if isinstance(one, str):  # a test that left nothing behind
-                self._tests += one not in self._checked
-                self._checked.add(one)
+                self.add_clean(one)
                 continue
             name = one["name"]
             if one["test"] and name not in self._checked:

@@ -1,0 +1,182 @@
+"""The pytest plugin pays for what a test needs only: what that must not change."""
+
+LEAKS = """
+    import threading, time
+
+    def leak(seconds=60):
+        threading.Thread(target=time.sleep, args=(seconds,), daemon=True).start()
+"""
+
+
+def test_reports_have_a_hook_from_the_first_leak_on_only(suite):
+    found = suite(
+        "--leakguard",
+        leaks=LEAKS,
+        test_it="""
+            from leaks import leak
+
+            def is_telling(request):
+                return request.config.pluginmanager.has_plugin("leakguard-telling")
+
+            def test_before(request):
+                assert not is_telling(request)
+
+            def test_leaks(request):
+                leak()
+                assert not is_telling(request)
+
+            def test_after(request):
+                assert is_telling(request)
+        """,
+    )
+    assert found.leaking == ["test_leaks"]
+    assert found.clean == ["test_after", "test_before"]
+    assert "leakguard: 3 tests checked, leaks from 1 site" in found.text
+
+
+def test_a_test_that_fails_by_its_report_alone_gets_a_section(suite):
+    files = {
+        "leaks": LEAKS,
+        "conftest": """
+            import pytest
+
+            @pytest.hookimpl(wrapper=True)
+            def pytest_runtest_makereport(item, call):
+                report = yield
+                if call.when == "call" and item.name == "test_soft":
+                    report.outcome = "failed"
+                    report.longrepr = "one of its soft assertions failed"
+                return report
+        """,
+        "test_it": """
+            import pytest
+            from leaks import leak
+
+            def test_soft():
+                leak()
+
+            @pytest.mark.xfail(strict=True)
+            def test_passes_unexpectedly():
+                leak()
+
+            def test_soft_again():
+                leak()
+        """,
+    }
+    found = suite("--leakguard", **files)
+    assert found.outcomes["test_soft"] == ["failed"]
+    assert found.outcomes["test_passes_unexpectedly"] == ["failed"]
+    assert found.leaking == ["test_soft_again"]
+    assert found.text.count("1 leak in test test_it.py::test_soft (") == 1
+    late = suite("--leakguard", "--reruns=1", plugins=["rerunfailures"], **files)
+    assert "2 failed, 2 passed, 1 error, 3 rerun" in late.text
+
+
+def test_the_users_own_filter_for_the_warning_wins(suite, pytester):
+    pytester.makeini("[pytest]\nfilterwarnings = error::leakguard.LeakWarning\n")
+    found = suite(
+        "--leakguard",
+        leaks=LEAKS,
+        test_it="""
+            import pytest
+            from leaks import leak
+
+            @pytest.mark.leakguard(action="warn", grace=0)
+            def test_warns():
+                leak()
+
+            @pytest.mark.filterwarnings("ignore::leakguard.LeakWarning")
+            @pytest.mark.leakguard(action="warn", grace=0)
+            def test_ignores():
+                leak()
+        """,
+    )
+    assert found.outcomes["test_warns"] == ["passed", "error"]
+    assert found.clean == ["test_ignores"]
+
+
+def test_an_async_test_that_asks_late_is_checked_in_its_loop(suite, pytester):
+    pytester.makeini("[pytest]\nasyncio_mode = auto\n")
+    found = suite(
+        plugins=["asyncio"],
+        test_it="""
+            import asyncio
+            import pytest
+
+            @pytest.fixture
+            def asks(request):
+                request.getfixturevalue("no_leaks")
+
+            async def test_first(asks):
+                asyncio.create_task(asyncio.sleep(3600))
+
+            async def test_second(asks):
+                asyncio.create_task(asyncio.sleep(3600))
+
+            async def test_clean(asks):
+                await asyncio.sleep(0)
+        """,
+    )
+    assert found.leaking == ["test_first", "test_second"]
+    assert found.clean == ["test_clean"]
+
+
+def test_tests_with_the_same_marker_are_checked_each_by_itself(suite):
+    found = suite(
+        leaks=LEAKS,
+        test_it="""
+            import pytest
+            from leaks import leak
+
+            pytestmark = pytest.mark.leakguard(grace=0, label="all")
+
+            @pytest.mark.parametrize("number", range(4))
+            def test_one(number):
+                if number == 2:
+                    leak()
+
+            @pytest.mark.leakguard(kinds="task")
+            def test_other():
+                leak()
+        """,
+    )
+    assert found.leaking == ["test_one[2]"]
+    assert found.clean == ["test_one[0]", "test_one[1]", "test_one[3]", "test_other"]
+    assert "1 leak in test all (1 thread; waited 0 s)" in found.text
+    assert "leakguard: 5 tests checked, leaks from 1 site" in found.text
+
+
+def test_what_was_put_on_an_item_is_taken_off(suite):
+    found = suite(
+        "--leakguard",
+        conftest="""
+            import pytest
+
+            def pytest_collection_modifyitems(items):
+                for item in items:
+                    if item.name == "test_own":
+                        item.teardown = lambda own=item.teardown: (own(), print("own teardown"))
+
+            @pytest.hookimpl(wrapper=True, tryfirst=True)
+            def pytest_runtest_protocol(item):
+                result = yield
+                print("left on", item.name, "teardown" in vars(item))
+                return result
+        """,
+        test_it="""
+            import pytest
+
+            def test_plain():
+                pass
+
+            def test_own():
+                pass
+
+            @pytest.mark.skip
+            def test_skipped():
+                pass
+        """,
+    )
+    assert "own teardown" in found.text
+    for name, left in (("test_plain", False), ("test_own", True), ("test_skipped", False)):
+        assert f"left on {name} {left}" in found.text
