@@ -68,11 +68,15 @@
 #endif
 
 #if PY_VERSION_HEX >= 0x030C0000
+#define LG_HAVE_EAGER_TASKS 1
+#define LG_HAVE_OWN_TASK_TYPES 1 /* each interpreter: a heap type of the module's state */
 #define LG_FORK_EXEC_FLAGS METH_FASTCALL
 #define LG_TYPE_DICT(type) PyType_GetDict(type) /* new reference */
 /* _thread.start_new_thread and start_joinable_thread are announced to audit hooks. */
 #define LG_HAVE_THREAD_AUDIT 1
 #else
+#define LG_HAVE_EAGER_TASKS 0
+#define LG_HAVE_OWN_TASK_TYPES 0
 #define LG_TYPE_DICT(type) Py_XNewRef((type)->tp_dict)
 #endif
 

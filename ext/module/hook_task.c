@@ -52,13 +52,23 @@ hook_init(PyObject *self, PyObject *args, PyObject *kwargs)
     if (result < 0) {
         glue_cancel(self);
     }
-    else if (is_eager(kwargs)) {
+    else if (LG_HAVE_EAGER_TASKS) {
+        /* Only an eager task can be done by now. */
         if (task_is_done(self)) {
             epitaph_prepare(self, coroutine_argument(args, kwargs));
         }
-        task_ends_look(self);
+        if (glue->task_ends.on && is_eager(kwargs)) {
+            task_ends_look(self);
+        }
     }
     return result;
+}
+
+/* Where only the main interpreter's tasks come here, the thread state need not be asked. */
+static inline bool
+tracks_type(void)
+{
+    return LG_HAVE_OWN_TASK_TYPES ? glue->tracker != NULL : glue_tracks(PyThreadState_Get());
 }
 
 static void
@@ -66,7 +76,7 @@ hook_dealloc(PyObject *self)
 {
     task_hook *hook = &glue->tasks;
     PyObject *destroyed = NULL;
-    if (glue_tracks(PyThreadState_Get())) {
+    if (tracks_type()) {
         /* A task that is freed while pending can be resurrected by its finalizer (the loop's
          * exception handler is given it): then it lives on, with its record. For subclasses
          * subtype_dealloc has run the finalizer and comes here only if that did not happen. */
