@@ -14,42 +14,52 @@ static struct {
     uint64_t last_serial; /* of the parent, at the fork */
 } process;
 
+/* What the forking thread has locked: another thread may set one of them before the fork is over, or
+ * fork too. */
+static _Thread_local struct {
+    lg_tracker *tracker;
+    lg_threads *threads;
+    lg_sampler *sampler;
+    lg_blocking *blocking;
+} held;
+
 static void
 before_fork(void)
 {
-    lg_blocking_before_fork(atomic_load(&process.blocking));
-    lg_sampler_before_fork(atomic_load(&process.sampler));
-    lg_threads_before_fork(atomic_load(&process.threads));
-    lg_tracker *tracker = atomic_load(&process.tracker);
-    if (tracker != NULL) {
-        lg_tracker_lock(tracker);
+    held.blocking = atomic_load(&process.blocking);
+    lg_blocking_before_fork(held.blocking);
+    held.sampler = atomic_load(&process.sampler);
+    lg_sampler_before_fork(held.sampler);
+    held.threads = atomic_load(&process.threads);
+    lg_threads_before_fork(held.threads);
+    held.tracker = atomic_load(&process.tracker);
+    if (held.tracker != NULL) {
+        lg_tracker_lock(held.tracker);
     }
 }
 
 static void
 after_fork_in_parent(void)
 {
-    lg_tracker *tracker = atomic_load(&process.tracker);
-    if (tracker != NULL) {
-        lg_tracker_unlock(tracker);
+    if (held.tracker != NULL) {
+        lg_tracker_unlock(held.tracker);
     }
-    lg_threads_after_fork_in_parent(atomic_load(&process.threads));
-    lg_sampler_after_fork_in_parent(atomic_load(&process.sampler));
-    lg_blocking_after_fork_in_parent(atomic_load(&process.blocking));
+    lg_threads_after_fork_in_parent(held.threads);
+    lg_sampler_after_fork_in_parent(held.sampler);
+    lg_blocking_after_fork_in_parent(held.blocking);
 }
 
 static void
 after_fork_in_child(void)
 {
-    lg_tracker *tracker = atomic_load(&process.tracker);
-    if (tracker != NULL) {
-        lg_tracker_reset_lock(tracker);
-        process.last_serial = lg_registry_last_serial(tracker->registry);
+    if (held.tracker != NULL) {
+        lg_tracker_reset_lock(held.tracker);
+        process.last_serial = lg_registry_last_serial(held.tracker->registry);
         atomic_store(&process.forked, true);
     }
-    lg_threads_after_fork_in_child(atomic_load(&process.threads));
-    lg_sampler_after_fork_in_child(atomic_load(&process.sampler));
-    lg_blocking_after_fork_in_child(atomic_load(&process.blocking));
+    lg_threads_after_fork_in_child(held.threads);
+    lg_sampler_after_fork_in_child(held.sampler);
+    lg_blocking_after_fork_in_child(held.blocking);
 }
 
 lg_status

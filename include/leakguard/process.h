@@ -2,9 +2,9 @@
  *
  * Hooks and pthread_atfork handlers get no context argument, hence one file-scope pointer here.
  * Before a fork the forking thread ends the loops' watcher, and takes the locks of blocking, sampler,
- * threads, registry and depot, in this order; the parent gives them back; the child makes them anew and notes that it is a child. What the other
- * threads left behind is removed at the child's first lg_process_after_fork, which the binding
- * calls when it is safe to.
+ * threads, registry and depot, in this order; the parent gives back what was taken, whatever was set
+ * meanwhile; the child makes it anew and notes that it is a child. What the other threads left behind
+ * is removed at the child's first lg_process_after_fork, which the binding calls when it is safe to.
  */
 #ifndef LEAKGUARD_PROCESS_H
 #define LEAKGUARD_PROCESS_H

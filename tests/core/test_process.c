@@ -9,11 +9,18 @@
 static char thread_key, other_thread, own_task, other_task;
 
 static lg_tracker *
-new_tracker(void)
+new_unused_tracker(void)
 {
     lg_depot_config config = {.allocator = lg_allocator_system(), .max_bytes = 1 << 20};
     lg_tracker *tracker = NULL;
     ck_assert_int_eq(lg_tracker_new(&config, 1, &tracker), LG_OK);
+    return tracker;
+}
+
+static lg_tracker *
+new_tracker(void)
+{
+    lg_tracker *tracker = new_unused_tracker();
     ck_assert_int_eq(lg_process_set_tracker(tracker), LG_OK);
     return tracker;
 }
@@ -154,6 +161,53 @@ START_TEST(the_locks_work_in_a_child_whatever_another_thread_was_doing)
 }
 END_TEST
 
+static lg_tracker *set_late;
+static lg_status was_started;
+
+/* Runs after the core's own, as another thread may: what is registered first is called last. */
+static void
+set_more_during_the_fork(void)
+{
+    static const lg_blocking_config config = {0};
+    lg_process_set_tracker(set_late);
+    was_started = lg_blocking_start(INT64_C(3600000000000), &config);
+}
+
+/* 0 if all works, else the number of what does not; hangs on a lock that was not given back. */
+static int
+check_locks(lg_tracker *first, lg_tracker *late)
+{
+    char objects[2];
+    lg_removed removed;
+    if (try_birth(first, LG_TASK, &objects[0], NULL) != LG_OK
+        || lg_tracker_death(first, &objects[0], &removed) != LG_OK) {
+        return 1;
+    }
+    if (try_birth(late, LG_TASK, &objects[1], NULL) != LG_OK
+        || lg_tracker_death(late, &objects[1], &removed) != LG_OK) {
+        return 2;
+    }
+    return 0;
+}
+
+START_TEST(a_fork_gives_back_what_it_took_whatever_was_set_meanwhile)
+{
+    ck_assert_int_eq(pthread_atfork(set_more_during_the_fork, NULL, NULL), 0);
+    set_late = new_unused_tracker();
+    lg_tracker *first = new_tracker();
+    pid_t child = fork();
+    if (child == 0) {
+        _exit(check_locks(first, set_late));
+    }
+    ck_assert_int_eq(status_of(child), 0);
+    ck_assert_int_eq(check_locks(first, set_late), 0);
+    ck_assert_int_eq(was_started, LG_OK);
+    lg_blocking_stop();
+    end_tracker(set_late);
+    lg_tracker_free(first, NULL, NULL);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -164,5 +218,6 @@ main(void)
     tcase_add_test(all, a_child_keeps_the_forking_threads_records_and_the_parent_all);
     tcase_add_test(all, without_a_tracker_a_fork_does_nothing);
     tcase_add_test(all, the_locks_work_in_a_child_whatever_another_thread_was_doing);
+    tcase_add_test(all, a_fork_gives_back_what_it_took_whatever_was_set_meanwhile);
     return run_suite(suite);
 }
