@@ -6,6 +6,7 @@
 #include "leakguard/interpose.h"
 #include "leakguard/process.h"
 #include "leakguard/watermark.h"
+#include "objects.h"
 
 static module_state *
 state_of(PyObject *module)
@@ -544,34 +545,6 @@ core_pure_task_ending(PyObject *module, PyObject *args, PyObject *kwargs)
         epitaph_prepare(PyTuple_GET_ITEM(args, 0), NULL);
     }
     Py_RETURN_NONE;
-}
-
-/* All live objects of these types (a tuple). Nothing here gives the GIL away: while the list of all
- * objects exists, a tuple that another thread is still filling has one reference too many, and
- * growing it would fail there. */
-static PyObject *
-live_instances(PyObject *types)
-{
-    PyObject *collector = PyImport_ImportModule("gc");
-    PyObject *found = collector != NULL ? PyList_New(0) : NULL;
-    PyObject *all = found != NULL ? PyObject_CallMethod(collector, "get_objects", NULL) : NULL;
-    Py_XDECREF(collector);
-    bool failed = all == NULL;
-    for (Py_ssize_t i = 0; !failed && i < PyList_GET_SIZE(all); i++) {
-        PyObject *object = PyList_GET_ITEM(all, i);
-        for (Py_ssize_t j = 0; !failed && j < PyTuple_GET_SIZE(types); j++) {
-            /* By type, not isinstance(): a proxy's __class__ would run the program's code. */
-            if (PyType_IsSubtype(Py_TYPE(object), (PyTypeObject *)PyTuple_GET_ITEM(types, j))) {
-                failed = PyList_Append(found, object) < 0;
-                break;
-            }
-        }
-    }
-    Py_XDECREF(all);
-    if (failed) {
-        Py_CLEAR(found);
-    }
-    return found;
 }
 
 /* A list of the live objects of these types. */

@@ -9,7 +9,7 @@
  * gives, but not to a generator: the loop's list of async generators drives none.
  *
  * All of it happens in one call with the GIL held. While the list of all objects exists, no Python
- * object is made and no Python code runs (see live_instances in module.c). What tp_traverse may be
+ * object is made and no Python code runs (see objects.h). What tp_traverse may be
  * called on is what the collector may meet at any moment: every tracked object.
  */
 #include "glue.h"
@@ -21,6 +21,7 @@
 #include "compat.h"
 #include "frames.h"
 #include "leakguard/clock.h"
+#include "objects.h"
 
 enum {
     ROOT = 1,        /* held from outside the collector's view */
@@ -526,11 +527,8 @@ result_of(reach *self, const bool *is_held)
 static bool
 mark_everything(reach *self, bool *is_held)
 {
-    PyObject *collector = PyImport_ImportModule("gc");
-    PyObject *all = collector != NULL ? PyObject_CallMethod(collector, "get_objects", NULL) : NULL;
-    Py_XDECREF(collector);
-    if (all == NULL || !PyList_CheckExact(all)) {
-        Py_XDECREF(all);
+    PyObject *all = tracked_objects();
+    if (all == NULL) {
         return false;
     }
     mark_all(self, all);

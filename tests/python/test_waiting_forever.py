@@ -423,3 +423,35 @@ def test_wrong_arguments(bad):
     leakguard.install()
     with pytest.raises(TypeError):
         _core.waiting_forever(*bad)
+
+
+def test_a_replaced_get_objects_is_said(monkeypatch):
+    monkeypatch.setattr(gc, "get_objects", lambda: ())
+
+    async def wait():
+        await asyncio.get_running_loop().create_future()
+
+    async def make():
+        start(wait())
+
+    with pytest.raises(TypeError, match=r"gc.get_objects.* returned tuple, leakguard needs a list"):
+        forever(make)
+    with pytest.raises(TypeError, match=r"gc.get_objects.* returned tuple, leakguard needs a list"):
+        _core.instances((int,))
+
+
+def test_a_replaced_get_objects_costs_a_report_no_more_than_this_fact(monkeypatch):
+    leakguard.install(kinds="task")
+    monkeypatch.setattr(gc, "get_objects", lambda: ())
+
+    async def main():
+        async with leakguard.guard():
+            kept = asyncio.create_task(asyncio.Event().wait(), name="it")
+            await asyncio.sleep(0)
+        return kept
+
+    with pytest.raises(leakguard.LeakError) as caught:
+        asyncio.run(main())
+    (leak,) = caught.value.report
+    said = "gave up: gc.get_objects() was replaced: it returned tuple, leakguard needs a list"
+    assert (leak.name, leak.facts["reachability"]) == ("it", said)
