@@ -26,23 +26,28 @@ coroutine_of_fault(PyObject *task)
     return coroutine;
 }
 
+/* Gives up an error: the next part is to be asked without one. */
+static PyObject *
+or_none(PyObject *part)
+{
+    if (part != NULL) {
+        return part;
+    }
+    PyErr_Clear();
+    Py_RETURN_NONE;
+}
+
 /* (serial, born, scope, stack, creator, line, name, coroutine); NULL with an exception. */
 static PyObject *
 describe(PyObject *task, const lg_record *record, PyObject *coroutine)
 {
-    PyObject *parts[] = {
-        records_stack(record->stack), records_creator(task), records_line(task), task_name(task),
-        Py_NewRef(coroutine),
-    };
-    PyErr_Clear();
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(parts); i++) {
-        if (parts[i] == NULL) {
-            parts[i] = Py_NewRef(Py_None);
-        }
-    }
+    PyObject *stack = or_none(records_stack(record->stack));
+    PyObject *creator = or_none(records_creator(task));
+    PyObject *line = or_none(records_line(task));
+    PyObject *name = or_none(task_name(task));
     return Py_BuildValue("KLkNNNNN", (unsigned long long)record->serial, (long long)record->born,
-                         (unsigned long)record->scope, parts[0], parts[1], parts[2], parts[3],
-                         parts[4]);
+                         (unsigned long)record->scope, stack, creator, line, name,
+                         Py_NewRef(coroutine));
 }
 
 PyObject *
