@@ -176,6 +176,10 @@ record(PyThreadState *tstate, PyObject *given)
  * PySys_AddAuditHook). */
 #define HOOKED "leakguard.hooked"
 
+/* Raised before all hooks are taken out, when the interpreter ends: one that starts in the same
+ * process has none (Python/sysmodule.c, _PySys_ClearAuditHooks). */
+#define CLEARED "cpython._PySys_ClearAuditHooks"
+
 /* Never fails: what an audit hook raises, the program's own call would raise. */
 static int
 see_tempdirs(const char *event, PyObject *args, void *context)
@@ -183,6 +187,10 @@ see_tempdirs(const char *event, PyObject *args, void *context)
     (void)context;
     if (!glue->tempdirs_audited && strcmp(event, HOOKED) == 0) {
         glue->tempdirs_audited = true;
+        return 0;
+    }
+    if (event[0] == 'c' && strcmp(event, CLEARED) == 0) {
+        glue->tempdirs_audited = false;
         return 0;
     }
     if (event[0] != 't' || !glue->tempdirs_on || strcmp(event, "tempfile.mkdtemp") != 0) {
