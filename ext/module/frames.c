@@ -16,7 +16,7 @@
 #include LG_TSTATE_HEADER
 #endif
 #ifdef LG_HAVE_BORROWED_REFERENCES
-#include "internal/pycore_frame.h"
+#include "internal/pycore_frame.h" /* the states of a generator's frame */
 #include "internal/pycore_stackref.h"
 #endif
 
@@ -164,6 +164,30 @@ frames_running_task(PyThreadState *tstate, PyObject **ret_loop, int *ret_known)
     *ret_known = 0;
     return NULL;
 #endif
+}
+
+/* Include/internal/pycore_frame.h: from 3.13 on there are several states of the kind. */
+#ifndef FRAME_STATE_SUSPENDED
+#define FRAME_STATE_SUSPENDED(state) ((state) == FRAME_SUSPENDED)
+#endif
+
+bool
+frames_suspended(PyObject *object, lg_frame *ret_frame)
+{
+    if (!PyCoro_CheckExact(object)) {
+        return false;
+    }
+    PyGenObject *coroutine = (PyGenObject *)object;
+    if (!FRAME_STATE_SUSPENDED(coroutine->gi_frame_state)) {
+        return false;
+    }
+    struct _PyInterpreterFrame *frame = (struct _PyInterpreterFrame *)(void *)&coroutine->gi_iframe;
+    PyCodeObject *code = LG_FRAME_CODE(frame);
+    *ret_frame = (lg_frame){
+        (uintptr_t)code,
+        (uintptr_t)LG_FRAME_INSTRUCTION(frame) - (uintptr_t)_PyCode_CODE(code),
+    };
+    return true;
 }
 
 #ifdef LG_HAVE_BORROWED_REFERENCES

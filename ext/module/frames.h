@@ -45,6 +45,11 @@ frames_match(PyThreadState *tstate, frames_mark loop, const lg_stack *stack);
 PyObject *
 frames_running_task(PyThreadState *tstate, PyObject **ret_loop, int *ret_known);
 
+/* Whether this is a suspended coroutine; then *ret_frame are the words of its frame, as above. The
+ * code object is borrowed. Asking for `cr_frame` would leave a frame object behind in each. */
+bool
+frames_suspended(PyObject *object, lg_frame *ret_frame);
+
 /* Calls `visit` for each reference of a generator's frame that is not counted in its object: from
  * 3.14 on tp_traverse shows these too, and only the collector can tell them. */
 void

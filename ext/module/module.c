@@ -7,6 +7,7 @@
 #include "leakguard/process.h"
 #include "leakguard/watermark.h"
 #include "objects.h"
+#include "waiting_place.h"
 
 static module_state *
 state_of(PyObject *module)
@@ -825,6 +826,13 @@ core_function_name(PyObject *module, PyObject *callable)
 }
 
 static PyObject *
+core_waiting_place(PyObject *module, PyObject *coroutine)
+{
+    (void)module;
+    return waiting_place(coroutine);
+}
+
+static PyObject *
 core_is_main_interpreter(PyObject *module, PyObject *unused)
 {
     (void)module;
@@ -987,6 +995,8 @@ static PyMethodDef functions[] = {
     {"thread_info", core_thread_info, METH_O,
      "thread_info(run) -> (function, thread, label, ident, state)"},
     {"function_name", core_function_name, METH_O, "what a callable or coroutine is called"},
+    {"waiting_place", core_waiting_place, METH_O,
+     "waiting_place(coroutine) -> bytes, equal where two wait at the same place, or None"},
     {"is_main_interpreter", core_is_main_interpreter, METH_NOARGS, NULL},
     {"witness_start", core_witness_start, METH_NOARGS, NULL},
     {"witness_stop", core_witness_stop, METH_NOARGS, NULL},

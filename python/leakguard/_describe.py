@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import CoroutineType
 
 from leakguard import _core, _executors, _native, _resources, _stacks
 from leakguard._kinds import KINDS, known_kinds
@@ -39,6 +40,8 @@ class Context:
         self._diagnosis: Diagnosis | None = None
         self._has_failed = False
         self._creators: dict[int, Creator] = {}
+        # By the core's key of a place: the stack there, and the code that the key is made of.
+        self._places: dict[bytes, tuple[_stacks.Frames, object]] = {}
         self._is_crowded: bool | None = None
         self._reach: Reach | None = None
         self.now: int = _core.now()
@@ -52,6 +55,7 @@ class Context:
         self._threads = None
         self._diagnosis = None
         self._has_failed = False
+        self._places.clear()
 
     @property
     def is_crowded(self) -> bool:
@@ -66,12 +70,12 @@ class Context:
         serial: int = resource.record.creator
         if not serial:
             return None
-        if serial not in self._creators:
+        found = self._creators.get(serial)
+        if found is None:
             found = creator_of(resource.object)
-            if found is None:
-                return None
-            self._creators[serial] = found
-        return self._creators[serial]
+            if found is not None:
+                self._creators[serial] = found
+        return found
 
     def find_unreachable(self, resources: Iterable[Resource]) -> None:
         """Where there are tasks among these, find out which wait for ever, for `look_into`. For
@@ -107,6 +111,20 @@ class Context:
             frames, inner, _ = _core.stack(stack)
             found = self._creations[stack] = _stacks.Creation(frames, inner)
         return found
+
+    def stack_of_task(self, coroutine: Any) -> _stacks.Frames:
+        """Where a task is now; one tuple for all that wait at the same place."""
+        key = _core.waiting_place(coroutine)
+        if key is None:
+            return _stacks.of_task(coroutine, self.threads)
+        known = self._places.get(key)
+        if known is not None:
+            return known[0]
+        code = [link[1].f_code for link in _stacks.links(coroutine) if link[1] is not None]
+        frames = _stacks.of_task(coroutine, {})
+        if _core.waiting_place(coroutine) == key:  # else it has gone on, in another thread
+            self._places[key] = frames, code
+        return frames
 
     @property
     def threads(self) -> dict[int, FrameType]:
@@ -302,6 +320,8 @@ class Resource:
 
     def _task_state(self) -> str:
         coroutine = self.coroutine
+        if type(coroutine) is CoroutineType and coroutine.cr_suspended:  # nearly always
+            return "waiting"
         for prefix in ("cr", "gi"):
             if not hasattr(coroutine, f"{prefix}_frame"):
                 continue
@@ -315,7 +335,7 @@ class Resource:
     def current(self) -> _stacks.Frames:
         """Where it is now, outermost first."""
         if self.record.kind == TASK:
-            return _stacks.of_task(self.coroutine, self._context.threads)
+            return self._context.stack_of_task(self.coroutine)
         if self.record.kind not in (THREAD, NATIVE):
             return self.own.current(self.object)
         return _stacks.of_frame(self.current_frame())
