@@ -826,6 +826,16 @@ core_function_name(PyObject *module, PyObject *callable)
 }
 
 static PyObject *
+core_untrack(PyObject *module, PyObject *object)
+{
+    (void)module;
+    if (PyObject_IS_GC(object)) {
+        PyObject_GC_UnTrack(object);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 core_waiting_place(PyObject *module, PyObject *coroutine)
 {
     (void)module;
@@ -995,6 +1005,7 @@ static PyMethodDef functions[] = {
     {"thread_info", core_thread_info, METH_O,
      "thread_info(run) -> (function, thread, label, ident, state)"},
     {"function_name", core_function_name, METH_O, "what a callable or coroutine is called"},
+    {"untrack", core_untrack, METH_O, "the garbage collector need not look at this object"},
     {"waiting_place", core_waiting_place, METH_O,
      "waiting_place(coroutine) -> bytes, equal where two wait at the same place, or None"},
     {"is_main_interpreter", core_is_main_interpreter, METH_NOARGS, NULL},

@@ -33,6 +33,11 @@ class BuiltinRule:
         self.matches = matches
 
 
+_TEST_RUNNER = "TestRunner._run_tests_and_fixtures"
+_POOL_SHUTDOWN = "_shutdown_process_pool_on_exit"
+_GENERATOR_FINALISER = "async_generator_athrow"  # a type, which has no name beside it
+
+
 def _target(resource: Resource) -> Any:
     thread = resource.thread
     return resource.info[0] if thread is None else getattr(thread, "_target", None)
@@ -90,11 +95,11 @@ def _is_pycares_closer(resource: Resource) -> bool:
 
 
 def _is_anyio_test_runner(resource: Resource) -> bool:
-    return _runs_anyio(resource, "TestRunner._run_tests_and_fixtures")
+    return _runs_anyio(resource, _TEST_RUNNER)
 
 
 def _is_anyio_pool_shutdown(resource: Resource) -> bool:
-    return _runs_anyio(resource, "_shutdown_process_pool_on_exit")
+    return _runs_anyio(resource, _POOL_SHUTDOWN)
 
 
 def _runs_anyio(resource: Resource, function: str) -> bool:
@@ -108,7 +113,7 @@ def _runs_anyio(resource: Resource, function: str) -> bool:
 
 def _is_generator_finaliser(resource: Resource) -> bool:
     # One that the program made itself has a line of the program as its site.
-    if type(resource.coroutine).__name__ != "async_generator_athrow":
+    if type(resource.coroutine).__name__ != _GENERATOR_FINALISER:
         return False
     return resource.made_by_loop
 
@@ -344,9 +349,15 @@ RULES: tuple[BuiltinRule, ...] = (
 
 _BY_KIND = {one.kind: [rule for rule in RULES if rule.kind == one.kind] for one in RULES}
 
+# The functions that the rules on tasks are about: of a hundred thousand tasks, each is asked for
+# its own once.
+_OF_TASKS = frozenset({_TEST_RUNNER, _POOL_SHUTDOWN, _GENERATOR_FINALISER})
+
 
 def matching(resource: Resource) -> BuiltinRule | None:
     """The rule that hides this resource, or None."""
+    if resource.kind == "task" and resource.function not in _OF_TASKS:
+        return None
     for rule in _BY_KIND.get(resource.kind, ()):
         if rule.matches(resource):
             return rule

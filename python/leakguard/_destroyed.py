@@ -33,6 +33,10 @@ class _Gone:
         self.coroutine = coroutine
 
     @property
+    def function(self) -> str:
+        return _describe.qualname(self.coroutine)
+
+    @property
     def made_by_loop(self) -> bool:
         return self.creation.site is None
 
@@ -51,7 +55,7 @@ class _Gone:
             kind=self.kind,
             serial=serial,
             name=name,
-            function=_describe.qualname(self.coroutine),
+            function=self.function,
             state="destroyed",
             age=max(0.0, (_core.now() - born) / 1e9),
             creation=frames,

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 
+from leakguard._core import untrack
 from leakguard._version import __version__
 
 TYPE_CHECKING = False
@@ -149,6 +150,10 @@ class Leak:
         self._why = why
         self._creation_stack: StackSummary | None = None
         self._current_stack: StackSummary | None = None
+        if type(self) is Leak:
+            # It can be in no cycle, nothing can be added to it, and what it refers to never refers
+            # to it; to look at a hundred thousand takes the collector longer than to make them.
+            untrack(self)
 
     @property
     def kind(self) -> str:

@@ -11,13 +11,14 @@ from leakguard._paths import display, is_foreign, runs_loop, runs_test
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import TypeVar
 
     from leakguard._findings import Blocked, Fanout
     from leakguard._report import Frame, Frames, Leak, Report
 
     T = TypeVar("T")
+    Place = tuple[str, Frame | None]  # a word, and the frame that it is about
 
 _MOST_CALLERS = 3
 _MOST_NATIVE = 4
@@ -89,7 +90,7 @@ def findings_counts(fanout: Sequence[Fanout], blocking: Sequence[Blocked]) -> st
 
 def headline_counts(leaks: Iterable[Leak]) -> str:
     """How many of each kind: `2 tasks, 1 thread`."""
-    counts = _counted(leaks, lambda leak: leak._kind)
+    counts = _counted([leak._kind for leak in leaks])
     order = {kind: place for place, kind in enumerate(KINDS)}
     return ", ".join(
         _plural(count, kind)
@@ -205,9 +206,9 @@ def _entries(report: Iterable[Leak]) -> list[list[Leak]]:
 
 
 def _entry(number: int, leaks: list[Leak], paint: _Paint) -> list[str]:
-    functions = _counted(leaks, lambda leak: leak._function)
+    functions = _counted([leak._function for leak in leaks])
     others = f" and {_plural(len(functions) - 1, 'other')}" if len(functions) > 1 else ""
-    oldest = duration(max(leak._age for leak in leaks))
+    oldest = duration(max([leak._age for leak in leaks]))
     lines = [
         f"{number}. {paint.kind(printable(leaks[0]._kind))} {printable(functions[0][0])}{others}, "
         f"{len(leaks)} alive, oldest {oldest}"
@@ -220,7 +221,7 @@ def _entry(number: int, leaks: list[Leak], paint: _Paint) -> list[str]:
 
 def _birth(leaks: list[Leak], paint: _Paint) -> list[str]:
     site = leaks[0]._site
-    stacks = _counted_stacks(leaks, lambda leak: leak._creation)
+    stacks = _counted_stacks([leak._creation for leak in leaks])
     creation = stacks[0][0]
     if leaks[0]._site_is_definition and site is not None:
         maker = "the event loop" if leaks[0]._kind in _MADE_BY_LOOP else "the standard library"
@@ -273,10 +274,10 @@ def _callers(creation: Frames, site: Frame) -> list[Frame]:
 
 def _now(leaks: list[Leak], paint: _Paint) -> list[str]:
     """Where most of them are now, and at how many other places the rest is."""
-    places = _counted(leaks, _place_now)
+    places, first = _places(leaks)
     word, frame = places[0][0]
     others = _elsewhere(places[1:])
-    leak = next(leak for leak in leaks if _place_now(leak) == (word, frame))
+    leak = first[word, frame]
     in_c = inside_python(leak._current_native) if leak._current_native else []
     if frame is not None:
         lines = _place(word, frame, paint, others)
@@ -290,6 +291,24 @@ def _now(leaks: list[Leak], paint: _Paint) -> list[str]:
     if in_c:
         return [f"   waiting in C: {_in_c(leak._current_native or ())}"]
     return _in_kernel(leak)
+
+
+def _places(leaks: list[Leak]) -> tuple[list[tuple[Place, int]], dict[Place, Leak]]:
+    """(place, how many are there), most first; and the first that is at each."""
+    by_stack: dict[tuple[str | None, int], list[Leak]] = {}
+    for leak in leaks:  # of one kind; most that are at one place share its stack
+        key = leak._state, id(leak._current)
+        if key in by_stack:
+            by_stack[key].append(leak)
+        else:
+            by_stack[key] = [leak]
+    first: dict[Place, Leak] = {}
+    counts: dict[Place, int] = {}
+    for found in by_stack.values():
+        place = _place_now(found[0])
+        first.setdefault(place, found[0])
+        counts[place] = counts.get(place, 0) + len(found)
+    return _most_first(counts), first
 
 
 def _in_kernel(leak: Leak) -> list[str]:
@@ -328,7 +347,7 @@ def _elsewhere(rest: list[tuple[tuple[str, Frame | None], int]]) -> str:
 def _reasons(leaks: list[Leak]) -> list[str]:
     """One line: the sentence of the most frequent cause; sentences with one cause differ only in
     names."""
-    whys = _counted((leak for leak in leaks if leak._why), lambda leak: (leak._cause, leak._why))
+    whys = _counted([(leak._cause, leak._why) for leak in leaks if leak._why])
     by_cause: dict[str, tuple[str, int]] = {}
     for (cause, why), count in whys:
         key = why if cause is None else f"cause {cause}"
@@ -416,21 +435,23 @@ def _source(frame: Frame) -> str:
     return source
 
 
-def _counted_stacks(
-    leaks: list[Leak], stack_of: Callable[[Leak], Frames]
-) -> list[tuple[Frames, int]]:
+def _counted_stacks(stacks: list[Frames]) -> list[tuple[Frames, int]]:
     """As `_counted`; equal stacks are mostly one tuple, which then is hashed once."""
-    by_id = {id(stack_of(leak)): stack_of(leak) for leak in leaks}
+    by_id = {id(stack): stack for stack in stacks}
     counts: dict[Frames, int] = {}
-    for key, count in _counted(leaks, lambda leak: id(stack_of(leak))):
+    for key, count in _counted([id(stack) for stack in stacks]):
         counts[by_id[key]] = counts.get(by_id[key], 0) + count
-    return sorted(counts.items(), key=lambda it: -it[1])
+    return _most_first(counts)
 
 
-def _counted(items: Iterable[Leak], key: Callable[[Leak], T]) -> list[tuple[T, int]]:
-    """(key, how many have it), most first; of equally many, the first seen first."""
+def _counted(keys: Iterable[T]) -> list[tuple[T, int]]:
+    """(key, how often it is there), most first."""
     counts: dict[T, int] = {}
-    for item in items:
-        found = key(item)
-        counts[found] = counts.get(found, 0) + 1
+    for key in keys:
+        counts[key] = counts.get(key, 0) + 1
+    return _most_first(counts)
+
+
+def _most_first(counts: dict[T, int]) -> list[tuple[T, int]]:
+    """Of equally many, the first seen first."""
     return sorted(counts.items(), key=lambda it: -it[1])

@@ -29,6 +29,7 @@ class Question:
         "ancestor",
         "asker",
         "found",
+        "is_narrow",
         "kinds",
         "outside",
         "pools_since",
@@ -60,6 +61,7 @@ class Question:
         self.outside = tuple(outside)  # nor what was created in one of these blocks
         self.ancestor = ancestor
         self.asker = asker  # None: a look that is not put off by what others have reported
+        self.is_narrow = bool(scope or self.outside or ancestor)  # not the whole process
 
 
 class Found:
@@ -111,6 +113,8 @@ class Found:
             ]
         finally:
             self.context.forget_frames()
+        if not self.abandoned:
+            return leaks  # in order of birth, as the core tells them
         return sorted([*self.abandoned, *leaks], key=lambda leak: leak.serial)
 
 
@@ -137,12 +141,11 @@ def _look(question: Question, found: Found) -> Found:
     _look_at_abandoned(question, found)
     if _core.newest_live() <= question.since:
         return found
-    line = set(_core.line(None))
-    seen = {leak.serial for leak in found.abandoned}
+    exempt = {*_core.line(None), *(leak.serial for leak in found.abandoned)}
     for record in _core.live(question.since, mask_of(question.kinds)):
-        if (record.found and not question.found) or record.serial in line or record.serial in seen:
+        if (record.found and not question.found) or record.serial in exempt:
             continue
-        if not in_scope(question, record.scope, record.object):
+        if question.is_narrow and not in_scope(question, record.scope, record.object):
             continue
         if _ledger.is_reported(record.serial, question.asker):
             continue
