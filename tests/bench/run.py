@@ -68,14 +68,11 @@ def main() -> int:
     wanted = [case for case in CASES if not arguments.cases or case.name in arguments.cases]
     print(headline(), flush=True)
     began = time.monotonic()
-    found, too_long = run(wanted, options)
+    found, too_long = run(wanted, options, arguments.json)
     over = [it for it in found if isinstance(it, Figure) and it.verdict == "over"]
     print(f"\n{len(found)} lines, {len(over)} over budget; {time.monotonic() - began:.0f} s")
     if options.quick:
         tell_left_out(wanted, too_long)
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(describe(options, found), indent=1) + "\n")
     return 0
 
 
@@ -118,10 +115,13 @@ def headline() -> str:
     )
 
 
-def run(wanted: Sequence[Case], options: Options) -> tuple[list[Figure | Absent], list[str]]:
-    """What was found, and what --quick had no time for."""
-    found = []
-    too_long = []
+def run(
+    wanted: Sequence[Case], options: Options, file: Path | None
+) -> tuple[list[Figure | Absent], list[str]]:
+    """What was found, and what --quick had no time for. Writes `file` after each case: what a long
+    run had found is not lost where it is cut short."""
+    found: list[Figure | Absent] = []
+    too_long: list[str] = []
     began = time.monotonic()
     for case in wanted:
         if options.quick and not case.quick:
@@ -133,6 +133,9 @@ def run(wanted: Sequence[Case], options: Options) -> tuple[list[Figure | Absent]
         for line in case.run(options):
             found.append(line)
             print(line.text(), flush=True)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(describe(options, found), indent=1) + "\n")
     return found, too_long
 
 
