@@ -12,7 +12,8 @@ typedef struct {
     void *context; /* borrowed; outlives every structure that was given this allocator */
 } lg_allocator;
 
-/* The C library's malloc and free. */
+/* The C library's malloc and free; blocks of 32 KiB and more have pages of their own, which go back
+ * to the system when they are released. */
 lg_allocator
 lg_allocator_system(void);
 

@@ -1,4 +1,8 @@
+#define _GNU_SOURCE
+#include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "leakguard/slab.h"
 #include "support.h"
@@ -127,6 +131,49 @@ START_TEST(a_failed_allocation_changes_nothing)
 }
 END_TEST
 
+static bool
+is_mapped(const void *address)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    unsigned char resident;
+    int result = mincore((void *)((uintptr_t)address & ~(page - 1)), 1, &resident);
+    ck_assert(result == 0 || errno == ENOMEM);
+    return result == 0;
+}
+
+/* From malloc they would stay where something else lies above them: the small block here. */
+START_TEST(free_chunks_go_back_to_the_system_whatever_was_allocated_since)
+{
+    enum { COUNT = 4 * LG_SLAB_CHUNK_ITEMS };
+    static uint32_t slots[COUNT];
+    const void *chunks[4];
+    lg_slab slab;
+    lg_allocator allocator = lg_allocator_system();
+    ck_assert(lg_slab_init(&slab, &allocator, sizeof(item)));
+    for (uint32_t i = 0; i < COUNT; i++) {
+        slots[i] = lg_slab_take(&slab);
+        ck_assert_uint_ne(slots[i], LG_NO_SLOT);
+    }
+    for (uint32_t i = 0; i < 4; i++) {
+        chunks[i] = at(&slab, i * LG_SLAB_CHUNK_ITEMS);
+        ck_assert(is_mapped(chunks[i]));
+    }
+    void *later = allocator.allocate(allocator.context, 100);
+    ck_assert_ptr_nonnull(later);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        lg_slab_give(&slab, slots[i]);
+    }
+    ck_assert(is_mapped(chunks[0])); /* the one that is kept */
+    for (uint32_t i = 1; i < 4; i++) {
+        ck_assert(!is_mapped(chunks[i]));
+    }
+    lg_slab_done(&slab);
+    ck_assert(!is_mapped(chunks[0]));
+    allocator.release(allocator.context, later, 100);
+    allocator.release(allocator.context, NULL, 1 << 20);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -138,5 +185,6 @@ main(void)
     tcase_add_test(all, a_slot_that_was_given_back_is_taken_again);
     tcase_add_test(all, chunks_that_are_free_are_given_back_but_for_one);
     tcase_add_test(all, a_failed_allocation_changes_nothing);
+    tcase_add_test(all, free_chunks_go_back_to_the_system_whatever_was_allocated_since);
     return run_suite(suite);
 }
