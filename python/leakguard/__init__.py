@@ -8,18 +8,21 @@ pytest --leakguard             fails the tests that leave something behind
 (It may be loaded before pytest, which would warn: PYTEST_DONT_REWRITE.)
 """
 
-from leakguard._checkpoint import (
-    Checkpoint,
-    assert_stable,
-    assert_stable_async,
-    checkpoint,
-    snapshot,
-)
 from leakguard._errors import BlockingError, FanoutError, LeakError, LeakWarning
 from leakguard._guard import guard
 from leakguard._report import Leak, Report
 from leakguard._rules import IgnoreRule, ignore
 from leakguard._tracking import install, is_installed, stats, uninstall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from leakguard._checkpoint import (
+        Checkpoint,
+        assert_stable,
+        assert_stable_async,
+        checkpoint,
+        snapshot,
+    )
 
 __all__ = [
     "BlockingError",
@@ -41,3 +44,21 @@ __all__ = [
     "stats",
     "uninstall",
 ]
+
+# A guard, the pytest plugin and LEAKGUARD=1 need none of these: their module is loaded when one of
+# them is first asked for.
+_LATER = ("Checkpoint", "assert_stable", "assert_stable_async", "checkpoint", "snapshot")
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from leakguard import _checkpoint
+
+    for later in _LATER:
+        globals().setdefault(later, getattr(_checkpoint, later))
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from leakguard import _abandoned, _imports, _owner, _tracking
-from leakguard._baseline import key_of
 from leakguard._errors import LeakError, LeakWarning, error_of
 from leakguard._findings import is_clean
 from leakguard._guard import Options
@@ -343,6 +342,8 @@ class Checks:
         if baseline is None:
             return []
         if self._settings.update:
+            from leakguard._baseline import key_of
+
             return [key_of(leak, baseline.root) for leak in report]
         return baseline.take_seen()
 

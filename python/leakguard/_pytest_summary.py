@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from leakguard._baseline import key_from_json, save
-from leakguard._text import frame_text, printable
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -44,6 +41,8 @@ def finding(owner: Owner, report: Report, known: Iterable[Key]) -> dict[str, Any
 
 
 def _line(leak: Leak) -> str:
+    from leakguard._text import frame_text, printable
+
     site = leak._site
     if site is None:
         where = "created before tracking began"
@@ -53,6 +52,8 @@ def _line(leak: Leak) -> str:
 
 
 def _limit_line(fanout: Fanout) -> str:
+    from leakguard._text import frame_text
+
     where = "" if fanout.site is None else f", created at {frame_text(fanout.site)}"
     return f"fan-out of {fanout.kind}{where}"
 
@@ -111,8 +112,14 @@ class Summary:
             self._blocks += one["blocks"]
             for line in (*one["leaks"], *one["limits"]):
                 self._sites.setdefault(line, {})[name] = one["test"]
-            for key in one["known"]:
-                self._known.setdefault(key_from_json(key), set()).add(without_parameters(name))
+            if one["known"]:
+                self._add_known(one["known"], without_parameters(name))
+
+    def _add_known(self, keys: Iterable[Any], name: str) -> None:
+        from leakguard._baseline import key_from_json
+
+        for key in keys:
+            self._known.setdefault(key_from_json(key), set()).add(name)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
@@ -122,6 +129,8 @@ class Summary:
         ran = {without_parameters(name) for name in self._checked}
         self._gone = [str(entry) for entry in baseline.gone(self._known, ran)]
         if self._settings.update:
+            from leakguard._baseline import save
+
             baseline.update(self._known, ran)
             save(baseline)
 

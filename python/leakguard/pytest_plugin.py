@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from leakguard._baseline import Baseline, load
 from leakguard._check import parse_grace
-from leakguard._config import rule_from_line
 from leakguard._pytest_checks import FIXTURE, Checks, Settings
 from leakguard._pytest_summary import Summary
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from leakguard._baseline import Baseline
+    from leakguard._rules import IgnoreRule
 
 _MARKER = (
     "leakguard(on=True, *, grace=1.0, kinds=None, ignore=(), action='raise', ...): check that this "
@@ -126,20 +127,28 @@ def _is_worker(config: pytest.Config) -> bool:
 
 
 def _settings(config: pytest.Config) -> Settings:
-    rules = []
-    for line in config.getini("leakguard_ignore"):
-        try:
-            rules.append(rule_from_line(line))
-        except (TypeError, ValueError) as error:
-            raise pytest.UsageError(f"leakguard_ignore: {line!r}: {error}") from None
     update = config.getoption("leakguard_update_baseline")
     return Settings(
         every=config.getoption("leakguard") or config.getini("leakguard"),
         grace=_grace(config.getini("leakguard_grace")),
-        rules=rules,
+        rules=_rules(config.getini("leakguard_ignore")),
         baseline=_baseline_of(config.getoption("leakguard_baseline"), config.rootpath, update),
         update=update,
     )
+
+
+def _rules(lines: list[str]) -> list[IgnoreRule]:
+    if not lines:
+        return []
+    from leakguard._config import rule_from_line
+
+    rules = []
+    for line in lines:
+        try:
+            rules.append(rule_from_line(line))
+        except (TypeError, ValueError) as error:
+            raise pytest.UsageError(f"leakguard_ignore: {line!r}: {error}") from None
+    return rules
 
 
 def _grace(given: str) -> float:
@@ -156,6 +165,8 @@ def _baseline_of(given: str | None, root: Path, update: bool) -> Baseline | None
         if update:
             raise pytest.UsageError("--leakguard-update-baseline needs --leakguard-baseline FILE")
         return None
+    from leakguard._baseline import Baseline, load
+
     path = Path(given).absolute()
     try:
         return load(path, root)

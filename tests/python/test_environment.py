@@ -46,6 +46,21 @@ print("done")
 """
 
 
+def test_the_functions_of_checkpoints_are_loaded_when_they_are_asked_for(run):
+    text = """
+import sys, leakguard
+def is_loaded():
+    return "leakguard._checkpoint" in sys.modules
+print(set(leakguard.__all__) <= set(dir(leakguard)), hasattr(leakguard, "no"), is_loaded())
+from leakguard import checkpoint
+print(is_loaded(), checkpoint is leakguard.checkpoint is vars(leakguard)["checkpoint"])
+from leakguard import *
+print(snapshot is vars(leakguard)["snapshot"])
+"""
+    result = run("-c", text)
+    assert (result.stdout, result.stderr) == ("True False False\nTrue True\nTrue\n", "")
+
+
 def test_unset_or_0_imports_nothing(program):
     text = "import sys; print(sorted(name for name in sys.modules if 'leakguard' in name))\n"
     assert program(text).stdout == "['_leakguard_autostart']\n"

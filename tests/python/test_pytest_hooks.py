@@ -180,3 +180,31 @@ def test_what_was_put_on_an_item_is_taken_off(suite):
     assert "own teardown" in found.text
     for name, left in (("test_plain", False), ("test_own", True), ("test_skipped", False)):
         assert f"left on {name} {left}" in found.text
+
+
+def test_what_only_a_leak_needs_is_loaded_with_the_first_one(suite):
+    found = suite(
+        "--leakguard",
+        leaks=LEAKS,
+        test_it="""
+            import sys
+            from leaks import leak
+
+            LATER = {"_baseline", "_causes", "_checkpoint", "_config", "_growth", "_text"}
+
+            def loaded():
+                return {name for name in LATER if "leakguard." + name in sys.modules}
+
+            def test_before():
+                assert loaded() == set()
+
+            def test_leaks():
+                leak()
+                assert loaded() == set()
+
+            def test_after():
+                assert loaded() == {"_causes", "_growth", "_text"}
+        """,
+    )
+    assert found.leaking == ["test_leaks"]
+    assert found.clean == ["test_after", "test_before"]
