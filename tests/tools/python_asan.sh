@@ -1,10 +1,12 @@
 #!/bin/sh
-# python_asan.sh FOLDER: the Python tests on an extension built with AddressSanitizer and UBSan.
+# python_asan.sh FOLDER [TEST...]: the Python tests, or these of them, on an extension built with
+# AddressSanitizer and UBSan in FOLDER, which is made anew.
 set -eu
 
 folder=$1
-rm -rf "$folder"
-mkdir -p "$folder"
+shift
+[ $# -gt 0 ] || set -- tests/python
+"$(dirname "$0")/fresh_folder.sh" "$folder"
 flags='-fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined -O1 -g'
 CFLAGS=$flags LDFLAGS=$flags "$(dirname "$0")/wheel.sh" "$folder/wheel"
 "$VENV/bin/python" -m venv "$folder/venv"
@@ -17,4 +19,4 @@ LD_PRELOAD=$(${CC:-cc} -print-file-name=libasan.so) \
     ASAN_OPTIONS=detect_leaks=0 \
     UBSAN_OPTIONS=print_stacktrace=1 \
     PYTHONMALLOC=malloc \
-    "$folder/venv/bin/python" -m pytest -p no:cacheprovider -n "$AT_ONCE" tests/python
+    "$folder/venv/bin/python" -m pytest -p no:cacheprovider -n "$AT_ONCE" "$@"

@@ -1,14 +1,13 @@
 #!/bin/sh
-# wheel.sh FOLDER: builds an sdist, and from it a wheel, into FOLDER.
+# wheel.sh FOLDER: builds an sdist, and from it a wheel, into FOLDER, made anew.
 #
 # By way of the sdist, so that a file which the sdist lacks is missed here and not by a user.
 set -eu
 
 out=$1
-rm -rf "$out"
+"$(dirname "$0")/fresh_folder.sh" "$out"
 # Left over, its list of files would go into the new sdist.
 rm -rf python/*.egg-info
-mkdir -p "$out"
 echo "building the wheel"
 # Not isolated: the environment has the build requirements (`build` checks that), and a rebuild
 # after an edit should not ask an index.
