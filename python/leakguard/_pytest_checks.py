@@ -7,90 +7,29 @@ import functools
 import inspect
 import os
 import warnings
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from _leakguard_pytest import MARKER, markers_of
 from leakguard import _abandoned, _imports, _owner, _tracking
 from leakguard._errors import LeakError, LeakWarning, error_of
 from leakguard._findings import is_clean
-from leakguard._guard import Options
 from leakguard._pytest_summary import SECTION, finding
 from leakguard._report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from _pytest.fixtures import SubRequest
 
-    from leakguard._baseline import Baseline, Key
+    from leakguard._baseline import Key
+    from leakguard._guard import Options
     from leakguard._owner import Owner
+    from leakguard._pytest_session import Settings
     from leakguard._pytest_summary import Summary
-    from leakguard._rules import IgnoreRule
 
-MARKER = "leakguard"
-FIXTURE = "no_leaks"
 _TELLING = "leakguard-telling"
-
-
-_ARGUMENTS = (
-    "action",
-    "blocking",
-    "grace",
-    "ignore",
-    "kinds",
-    "label",
-    "max_live",
-    "scope",
-)
-
-
-class Settings:
-    """What the command line and the configuration ask for."""
-
-    def __init__(
-        self,
-        *,
-        every: bool = False,
-        grace: float = 1.0,
-        rules: Iterable[IgnoreRule] = (),
-        baseline: Baseline | None = None,
-        update: bool = False,
-    ) -> None:
-        self.every = every  # test is checked, unless switched off
-        self.grace = grace
-        self.rules = tuple(rules)
-        self.baseline = baseline
-        self.update = update  # the baseline is written anew, and no leak fails a test
-
-    def options(self, **arguments: Any) -> Options:
-        """Of a test whose markers give these arguments. Raises TypeError or ValueError."""
-        for name in arguments:
-            if name not in _ARGUMENTS:
-                raise TypeError(f"unknown argument {name!r}; allowed: {', '.join(_ARGUMENTS)}")
-        options = Options(**{"scope": "descendants", "grace": self.grace, **arguments})
-        options.rules += self.rules
-        if self.baseline is not None and not self.update:
-            options.rules += (cast("IgnoreRule", self.baseline),)  # it acts as one
-        return options
-
-    def wants(self, item: pytest.Item, markers: Sequence[pytest.Mark] | None = None) -> bool:
-        """Whether this test is to be checked. markers: its own, where they are known."""
-        for marker in markers_of(item) if markers is None else markers:
-            return not marker.args or bool(marker.args[0])
-        return self.every or FIXTURE in getattr(item, "fixturenames", ())
-
-
-def markers_of(item: pytest.Item) -> list[pytest.Mark]:
-    """As item.iter_markers, the closest one first; nearly always there is none."""
-    found = []
-    node: Any = item
-    while node is not None:
-        for marker in node.own_markers:
-            if marker.name == MARKER:
-                found.append(marker)
-        node = node.parent
-    return found
 
 
 class _Test:

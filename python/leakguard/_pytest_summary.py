@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from leakguard._baseline import Key
     from leakguard._findings import Fanout
     from leakguard._owner import Owner
-    from leakguard._pytest_checks import Checks, Settings
+    from leakguard._pytest_checks import Checks
+    from leakguard._pytest_session import Settings
     from leakguard._report import Leak, Report
 
 

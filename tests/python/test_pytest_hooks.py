@@ -208,3 +208,52 @@ def test_what_only_a_leak_needs_is_loaded_with_the_first_one(suite):
     )
     assert found.leaking == ["test_leaks"]
     assert found.clean == ["test_after", "test_before"]
+
+
+def test_the_package_is_loaded_past_the_hook_that_rewrites_asserts(suite):
+    """Which would read and hash the source of each module."""
+    found = suite(
+        "--leakguard",
+        test_it="""
+            import sys
+
+            def test_loaders():
+                ours = [it for it in sys.modules.values() if it.__name__.startswith("leakguard.")]
+                assert len(ours) > 20
+                assert {type(it.__loader__).__module__ for it in ours} == {
+                    "_frozen_importlib_external"
+                }
+                hooks = [type(it).__module__ for it in sys.meta_path]
+                assert hooks.count("_pytest.assertion.rewrite") == 1
+                assert "_leakguard_pytest" not in hooks
+
+            def test_that_fails():
+                number = 1
+                assert number == 2
+        """,
+    )
+    assert found.clean == ["test_loaders"]
+    assert "assert 1 == 2" in found.text  # rewritten, as ever
+
+
+def test_a_run_that_asks_for_no_check_loads_no_more_than_the_options(suite):
+    found = suite(
+        test_it="""
+            import sys
+
+            def test_modules():
+                assert not any(name.partition(".")[0] == "leakguard" for name in sys.modules)
+        """,
+    )
+    assert found.clean == ["test_modules"]
+
+
+def test_the_plugin_is_also_known_by_its_module(suite):
+    found = suite("--leakguard", leakguard="leakguard.pytest_plugin", leaks=LEAKS, test_it="""
+        from leaks import leak
+
+        def test_leaks(no_leaks):
+            leak()
+    """)  # fmt: skip
+    assert found.leaking == ["test_leaks"]
+    assert "leakguard: 1 test checked, leaks from 1 site" in found.text
