@@ -315,9 +315,7 @@ START_TEST(a_fork_ends_the_watcher_before_and_a_busy_loop_makes_it_anew)
     }
     ck_assert(!is_alive(tid));
     ck_assert_int_eq(lg_blocking_watcher(), 0);
-    int status = -1;
-    waitpid(child, &status, 0);
-    ck_assert_int_eq(status, 0);
+    ck_assert_int_eq(status_of(child), 0);
     lg_loop_idle(loop);
     mine = (account){0};
     lg_loop_busy(loop);
@@ -407,9 +405,7 @@ START_TEST(a_child_of_a_fork_in_the_midst_of_a_stop_gets_a_watcher)
         lg_blocking_stop();
         _exit(made ? 0 : 1);
     }
-    int status = -1;
-    waitpid(child, &status, 0);
-    ck_assert_int_eq(status, 0);
+    ck_assert_int_eq(status_of(child), 0);
     pthread_join(stopper, NULL);
     pthread_join(looped, NULL);
 }

@@ -1,6 +1,5 @@
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "leakguard/process.h"
@@ -9,18 +8,9 @@
 static char thread_key, other_thread, own_task, other_task;
 
 static lg_tracker *
-new_unused_tracker(void)
+tracker_in_use(void)
 {
-    lg_depot_config config = {.allocator = lg_allocator_system(), .max_bytes = 1 << 20};
-    lg_tracker *tracker = NULL;
-    ck_assert_int_eq(lg_tracker_new(&config, 1, &tracker), LG_OK);
-    return tracker;
-}
-
-static lg_tracker *
-new_tracker(void)
-{
-    lg_tracker *tracker = new_unused_tracker();
+    lg_tracker *tracker = new_tracker(NULL, 1 << 20);
     ck_assert_int_eq(lg_process_set_tracker(tracker), LG_OK);
     return tracker;
 }
@@ -77,18 +67,9 @@ check_child(lg_tracker *tracker)
     return lg_depot_get_stats(tracker->depot).used == 3 ? 0 : 6;
 }
 
-static int
-status_of(pid_t child)
-{
-    int status = -1;
-    ck_assert_int_eq(waitpid(child, &status, 0), child);
-    ck_assert(WIFEXITED(status));
-    return WEXITSTATUS(status);
-}
-
 START_TEST(a_child_keeps_the_forking_threads_records_and_the_parent_all)
 {
-    lg_tracker *tracker = new_tracker();
+    lg_tracker *tracker = tracker_in_use();
     birth(tracker, LG_THREAD, &thread_key, NULL);
     birth(tracker, LG_TASK, &own_task, &thread_key);
     birth(tracker, LG_THREAD, &other_thread, &thread_key);
@@ -108,7 +89,7 @@ END_TEST
 
 START_TEST(without_a_tracker_a_fork_does_nothing)
 {
-    end_tracker(new_tracker());
+    end_tracker(tracker_in_use());
     pid_t child = fork();
     if (child == 0) {
         _exit(lg_process_forked() ? 1 : 0);
@@ -139,7 +120,7 @@ hammer(void *context)
 
 START_TEST(the_locks_work_in_a_child_whatever_another_thread_was_doing)
 {
-    lg_tracker *tracker = new_tracker();
+    lg_tracker *tracker = tracker_in_use();
     atomic_store(&stop, false);
     pthread_t thread;
     ck_assert_int_eq(pthread_create(&thread, NULL, hammer, tracker), 0);
@@ -193,8 +174,8 @@ check_locks(lg_tracker *first, lg_tracker *late)
 START_TEST(a_fork_gives_back_what_it_took_whatever_was_set_meanwhile)
 {
     ck_assert_int_eq(pthread_atfork(set_more_during_the_fork, NULL, NULL), 0);
-    set_late = new_unused_tracker();
-    lg_tracker *first = new_tracker();
+    set_late = new_tracker(NULL, 1 << 20);
+    lg_tracker *first = tracker_in_use();
     pid_t child = fork();
     if (child == 0) {
         _exit(check_locks(first, set_late));

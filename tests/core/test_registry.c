@@ -19,13 +19,6 @@ new_registry(counting *counts)
     return registry;
 }
 
-/* Addresses that lie side by side, as an allocator hands them out. */
-static const void *
-address(size_t number)
-{
-    return (const void *)(uintptr_t)(0x7f0000000000u + number * 176u);
-}
-
 static uint64_t
 insert(lg_registry *registry, lg_kind kind, size_t number, const void *creator)
 {

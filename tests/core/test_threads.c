@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <threads.h>
 #include <unistd.h>
 
@@ -462,9 +461,7 @@ START_TEST(test_fork)
         pthread_join(thread, NULL);
         _exit(!empty + 2 * !seen);
     }
-    int status;
-    waitpid(child, &status, 0);
-    ck_assert_int_eq(status, 0);
+    ck_assert_int_eq(status_of(child), 0);
     ck_assert_uint_eq(counted(tracker).created - counted(tracker).ended, 1);
     sem_post(&gate);
     pthread_join(thread, NULL);

@@ -3,15 +3,6 @@
 #include "leakguard/tracker.h"
 #include "support.h"
 
-static lg_tracker *
-new_tracker(counting *counts, size_t max_bytes)
-{
-    lg_depot_config config = {.allocator = counting_allocator(counts), .max_bytes = max_bytes};
-    lg_tracker *tracker = NULL;
-    ck_assert_int_eq(lg_tracker_new(&config, 1, &tracker), LG_OK);
-    return tracker;
-}
-
 static lg_stack
 one_frame(lg_frame *frame, uintptr_t number)
 {
