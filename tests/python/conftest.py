@@ -12,6 +12,8 @@ import pytest
 
 import leakguard
 
+from .causes import CAUSES
+
 PROGRAMS = Path(__file__).parent.parent / "programs"
 WRAPPER = shlex.split(os.environ.get("TEST_WRAPPER", ""))  # valgrind, for the programs that are run
 
@@ -73,6 +75,18 @@ def program(run, tmp_path):
         return run(*before, path, *arguments, cwd=tmp_path, **variables)
 
     return run_text
+
+
+@pytest.fixture
+def left_by(run):
+    """Runs a function of tests/programs/causes inside a guard, and gives the report."""
+
+    def run_function(module, function, *, grace=0.02):
+        found = run(CAUSES / "run.py", module, function, grace, cwd=CAUSES)
+        assert (found.returncode, found.stderr.count("Traceback")) == (0, 0), found.stderr
+        return leakguard.Report.from_json(found.stdout)
+
+    return run_function
 
 
 class _Started(subprocess.Popen):
@@ -174,6 +188,21 @@ def the_one(report):
     found = list(report)
     assert len(found) == 1, found
     return found[0]
+
+
+class Since:
+    """Installs leakguard for a kind, and others beside it: what is left of the one from then on."""
+
+    def __init__(self, kind, *others):
+        self._kind = kind
+        leakguard.install(kinds=(kind, *others))
+        self._point = leakguard.checkpoint()
+
+    def leaks(self):
+        return list(self._point.leaks(kinds=self._kind))
+
+    def only(self):
+        return the_one(self.leaks())
 
 
 def place(leak):

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.python.conftest import line_of
 
 import leakguard
 from leakguard import _blocking, _core, _verdict
+
+from .conftest import line_of
 
 BOUND = 0.05
 LONG = 0.2  # leaves the watcher time to look on a busy machine

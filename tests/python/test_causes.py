@@ -2,45 +2,13 @@
 
 import pytest
 
-from leakguard import Report
-
-from .conftest import PROGRAMS
-
-CAUSES = PROGRAMS / "causes"
-
-
-@pytest.fixture
-def check(run):
-    """Runs a function of tests/programs/causes inside a guard, and gives the report."""
-
-    def check_function(module, function, *, grace=0.02):
-        found = run(CAUSES / "run.py", module, function, grace, cwd=CAUSES)
-        assert (found.returncode, found.stderr.count("Traceback")) == (0, 0), found.stderr
-        return Report.from_json(found.stdout)
-
-    return check_function
-
-
-def line_of(module, comment):
-    """The number of the one line in a program that ends with this comment."""
-    lines = (CAUSES / f"{module}.py").read_text(encoding="utf-8").splitlines()
-    (number,) = [at for at, line in enumerate(lines, 1) if line.endswith(f"  # {comment}")]
-    return number
-
-
-def only(report, module, comment):
-    """The one leak of a report, whose site is the line with the comment."""
-    (leak,) = report
-    site = (leak.site.filename, leak.site.lineno)
-    assert site == (str(CAUSES / f"{module}.py"), line_of(module, comment))
-    return leak
-
+from .causes import CAUSES, line_of, only
 
 # orphaned
 
 
-def test_orphaned(check):
-    leak = only(check("creators", "orphaned"), "creators", "leak")
+def test_orphaned(left_by):
+    leak = only(left_by("creators", "orphaned"), "creators", "leak")
     assert leak.cause == "orphaned"
     assert leak.facts["causes"] == ["orphaned"]
     name = leak.creator.name
@@ -49,32 +17,32 @@ def test_orphaned(check):
     )
 
 
-def test_orphaned_though_its_own_frames_hold_it(check):
-    report = check("creators", "orphaned_that_holds_itself")
+def test_orphaned_though_its_own_frames_hold_it(left_by):
+    report = left_by("creators", "orphaned_that_holds_itself")
     assert only(report, "creators", "leak of its own timeout").cause == "orphaned"
 
 
-def test_orphaned_by_a_creator_that_failed(check):
-    leak = only(check("creators", "orphaned_by_an_error"), "creators", "leak of one that failed")
+def test_orphaned_by_a_creator_that_failed(left_by):
+    leak = only(left_by("creators", "orphaned_by_an_error"), "creators", "leak of one that failed")
     assert leak.cause == "orphaned"
     assert "(start_and_fail), has failed, and nobody" in leak.why
 
 
-def test_held_by_another_is_not_orphaned(check):
-    leak = only(check("creators", "held_by_another"), "creators", "held")
+def test_held_by_another_is_not_orphaned(left_by):
+    leak = only(left_by("creators", "held_by_another"), "creators", "held")
     assert (leak.cause, leak.why) == ("still-running", "")
 
 
-def test_of_a_creator_that_lives_is_not_orphaned(check):
-    leak = only(check("creators", "creator_lives"), "creators", "of a creator that lives")
+def test_of_a_creator_that_lives_is_not_orphaned(left_by):
+    leak = only(left_by("creators", "creator_lives"), "creators", "of a creator that lives")
     assert leak.cause == "still-running"
 
 
 # cancelled-parent
 
 
-def test_cancelled_parent(check):
-    leak = only(check("creators", "cancelled_parent"), "creators", "left by the cancelled")
+def test_cancelled_parent(left_by):
+    leak = only(left_by("creators", "cancelled_parent"), "creators", "left by the cancelled")
     assert leak.cause == "cancelled-parent"
     assert leak.facts["causes"] == ["cancelled-parent", "orphaned"]
     assert leak.why == (
@@ -82,8 +50,8 @@ def test_cancelled_parent(check):
     )
 
 
-def test_taken_over_from_a_cancelled_creator(check):
-    report = check("creators", "cancelled_parent_of_an_awaited_one")
+def test_taken_over_from_a_cancelled_creator(left_by):
+    report = left_by("creators", "cancelled_parent_of_an_awaited_one")
     assert {leak.site.lineno: leak.cause for leak in report} == {
         line_of("creators", "taken over"): "still-running",
         line_of("creators", "takes over"): "still-running",
@@ -101,16 +69,16 @@ def test_taken_over_from_a_cancelled_creator(check):
         ("swallowed_further_out", "catches all", "outer"),
     ],
 )
-def test_swallowed_cancel(function, comment, name, check):
-    (leak,) = check("cancelled", function)
+def test_swallowed_cancel(function, comment, name, left_by):
+    (leak,) = left_by("cancelled", function)
     assert leak.cause == "swallowed-cancel"
     where = f"cancelled.py:{line_of('cancelled', comment)} in {name}"
     assert leak.why == f"it was cancelled, and caught that at {where}"
     assert leak.facts["handler"] == where
 
 
-def test_swallowed_cancel_by_a_call_that_has_returned(check):
-    (leak,) = check("cancelled", "swallowed_by_a_call")
+def test_swallowed_cancel_by_a_call_that_has_returned(left_by):
+    (leak,) = left_by("cancelled", "swallowed_by_a_call")
     assert leak.cause == "swallowed-cancel"
     assert leak.why == "it was cancelled, and a call in it caught that"
 
@@ -122,40 +90,40 @@ def test_swallowed_cancel_by_a_call_that_has_returned(check):
         ("in_a_handler_that_raises", "will raise again", "raise_again"),
     ],
 )
-def test_winding_down(function, comment, name, check):
-    (leak,) = check("cancelled", function)
+def test_winding_down(function, comment, name, left_by):
+    (leak,) = left_by("cancelled", function)
     assert leak.cause == "winding-down"
     where = f"cancelled.py:{line_of('cancelled', comment)} in {name}"
     assert leak.why == f"it was cancelled, and cleans up at {where}"
 
 
-def test_winding_down_in_the_exit_of_a_block(check):
-    (leak,) = check("cancelled", "in_the_exit_of_a_block")
+def test_winding_down_in_the_exit_of_a_block(left_by):
+    (leak,) = left_by("cancelled", "in_the_exit_of_a_block")
     assert leak.cause == "winding-down"
 
 
-def test_winding_down_before_the_cancellation_was_delivered(check):
-    (leak,) = check("cancelled", "never_begun", grace=0)
+def test_winding_down_before_the_cancellation_was_delivered(left_by):
+    (leak,) = left_by("cancelled", "never_begun", grace=0)
     assert leak.cause == "winding-down"
     assert leak.why == "it was cancelled, and has not run since"
 
 
-def test_uncancelled_has_swallowed_nothing(check):
-    (leak,) = check("cancelled", "uncancelled")
+def test_uncancelled_has_swallowed_nothing(left_by):
+    (leak,) = left_by("cancelled", "uncancelled")
     assert leak.cause == "still-running"
 
 
 # sibling-survived
 
 
-def test_survived_a_gather(check):
-    leak = only(check("siblings", "survived_a_gather"), "siblings", "gathers")
+def test_survived_a_gather(left_by):
+    leak = only(left_by("siblings", "survived_a_gather"), "siblings", "gathers")
     assert (leak.function, leak.cause) == ("forever", "sibling-survived")
     assert leak.why == "the gather() that it was given to ended by ValueError, and left it running"
 
 
-def test_still_gathered(check):
-    leak = only(check("siblings", "still_gathered"), "siblings", "is gathered")
+def test_still_gathered(left_by):
+    leak = only(left_by("siblings", "still_gathered"), "siblings", "is gathered")
     assert leak.cause == "still-running"
 
 
@@ -168,8 +136,8 @@ def test_still_gathered(check):
     ],
     ids=["wait", "timeout", "shield"],
 )
-def test_survived_a_wait(function, comment, call, distance, check):
-    leak = only(check("siblings", function), "siblings", comment)
+def test_survived_a_wait(function, comment, call, distance, left_by):
+    leak = only(left_by("siblings", function), "siblings", comment)
     line = line_of("siblings", comment) + distance
     assert (leak.function, leak.cause) == ("forever", "sibling-survived")
     assert leak.why == f"the {call.format(line)} ended, and left it running"
@@ -179,8 +147,8 @@ def test_survived_a_wait(function, comment, call, distance, check):
 @pytest.mark.parametrize(
     "function", ["still_waited_for", "not_yet_waited_for", "not_given_to_the_wait"]
 )
-def test_no_wait_has_ended(function, check):
-    assert {leak.cause for leak in check("siblings", function)} == {"still-running"}
+def test_no_wait_has_ended(function, left_by):
+    assert {leak.cause for leak in left_by("siblings", function)} == {"still-running"}
 
 
 # deadlock
@@ -209,8 +177,8 @@ BY_LOCKS = "task 'a' waits for a Lock held by task 'b', task 'b' waits for a Loc
         ("through_a_gather", "task 'a' waits for task 'b', task 'b' waits for task 'a'"),
     ],
 )
-def test_deadlock(function, sentence, check):
-    report = check("deadlocks", function)
+def test_deadlock(function, sentence, left_by):
+    report = left_by("deadlocks", function)
     assert {leak.cause for leak in report} == {"deadlock"}
     first = report[0]
     assert first.why == f"deadlock: {sentence}"
@@ -222,23 +190,25 @@ def test_deadlock(function, sentence, check):
     "function",
     ["in_order", "semaphores_with_room", "first_of_two", "with_timeout"],
 )
-def test_no_deadlock(function, check):
-    report = check("deadlocks", function)
+def test_no_deadlock(function, left_by):
+    report = left_by("deadlocks", function)
     assert len(report) >= 2
     assert {leak.cause for leak in report} == {"still-running"}
 
 
-def test_waiting_for_a_deadlock_is_none(check):
-    causes = {leak.name: leak.cause for leak in check("deadlocks", "behind_a_cycle")}
+def test_waiting_for_a_deadlock_is_none(left_by):
+    causes = {leak.name: leak.cause for leak in left_by("deadlocks", "behind_a_cycle")}
     assert causes == {"a": "deadlock", "b": "deadlock", "c": "waiting-forever"}
 
 
-def test_no_deadlock_of_a_condition_and_a_lock(check):
-    assert {leak.cause for leak in check("deadlocks", "condition_and_lock")} == {"waiting-forever"}
+def test_no_deadlock_of_a_condition_and_a_lock(left_by):
+    assert {leak.cause for leak in left_by("deadlocks", "condition_and_lock")} == {
+        "waiting-forever"
+    }
 
 
-def test_a_long_cycle_is_cut_short(check):
-    report = check("deadlocks", "a_ring")
+def test_a_long_cycle_is_cut_short(left_by):
+    report = left_by("deadlocks", "a_ring")
     assert [leak.cause for leak in report] == ["deadlock"] * 1000
     assert report[999].why == (
         "deadlock: task 't999' waits for task 't0', task 't0' waits for task 't1', "
@@ -247,8 +217,8 @@ def test_a_long_cycle_is_cut_short(check):
     assert len(report[0].facts["cycle"]) == 20
 
 
-def test_deadlock_across_loops(check):
-    report = check("deadlocks", "two_loops")
+def test_deadlock_across_loops(left_by):
+    report = left_by("deadlocks", "two_loops")
     causes = {leak.function: leak.cause for leak in report}
     assert causes == {
         "call_other_loop": "deadlock",
@@ -263,8 +233,8 @@ def test_deadlock_across_loops(check):
 # blocked-in-executor
 
 
-def test_blocked_in_executor(check):
-    report = check("executors", "in_to_thread")
+def test_blocked_in_executor(left_by):
+    report = left_by("executors", "in_to_thread")
     task, thread = report
     where = f"executors.py:{line_of('executors', 'blocks')} in block"
     assert (task.kind, task.cause) == ("task", "blocked-in-executor")
@@ -274,8 +244,8 @@ def test_blocked_in_executor(check):
     assert thread.why == f"nothing can cancel its call of block, now at {where}"
 
 
-def test_blocked_in_executor_before_the_call_has_begun(check):
-    report = check("executors", "queued")
+def test_blocked_in_executor_before_the_call_has_begun(left_by):
+    report = left_by("executors", "queued")
     whys = {leak.site.lineno: leak.why for leak in report if leak.kind == "task"}
     where = f"executors.py:{line_of('executors', 'blocks')} in block"
     assert whys == {
@@ -287,51 +257,51 @@ def test_blocked_in_executor_before_the_call_has_begun(check):
     assert {leak.cause for leak in report if leak.kind == "task"} == {"blocked-in-executor"}
 
 
-def test_blocked_in_a_process(check):
-    report = check("executors", "process_pool")
+def test_blocked_in_a_process(left_by):
+    report = left_by("executors", "process_pool")
     (task,) = (leak for leak in report if leak.kind == "task")
     assert task.cause == "blocked-in-executor"
     assert task.why == "it waits for a call in a process of an executor"
 
 
-def test_a_future_of_no_executor(check):
-    leak = only(check("executors", "no_executor"), "executors", "of no executor")
+def test_a_future_of_no_executor(left_by):
+    leak = only(left_by("executors", "no_executor"), "executors", "of no executor")
     assert leak.cause == "still-running"
 
 
 # executor-not-shut-down, held-exit
 
 
-def test_executor_never_shut_down(check):
-    leak = only(check("executors", "never_shut_down"), "executors", "never shut down")
+def test_executor_never_shut_down(left_by):
+    leak = only(left_by("executors", "never_shut_down"), "executors", "never shut down")
     assert (leak.cause, leak.why) == (
         "executor-not-shut-down",
         "its executor was never shut down",
     )
 
 
-def test_executor_collected(check):
-    report = check("executors", "collected")
+def test_executor_collected(left_by):
+    report = left_by("executors", "collected")
     (leak,) = report
     assert (leak.cause, leak.why) == ("executor-not-shut-down", "its executor was collected")
 
 
-def test_executor_shut_down_is_not_the_cause(check):
-    leak = only(check("executors", "shut_down_while_busy"), "executors", "shut down")
+def test_executor_shut_down_is_not_the_cause(left_by):
+    leak = only(left_by("executors", "shut_down_while_busy"), "executors", "shut down")
     assert leak.cause == "blocked-in-executor"
     assert leak.facts["causes"] == ["blocked-in-executor", "held-exit"]
 
 
-def test_held_exit(check):
-    leak = only(check("executors", "not_a_daemon"), "executors", "holds the exit")
+def test_held_exit(left_by):
+    leak = only(left_by("executors", "not_a_daemon"), "executors", "holds the exit")
     assert (leak.cause, leak.why) == (
         "held-exit",
         "it is not a daemon: Python waits for it before it exits",
     )
 
 
-def test_a_daemon_does_not_hold_the_exit(check):
-    leak = only(check("executors", "daemon"), "executors", "does not")
+def test_a_daemon_does_not_hold_the_exit(left_by):
+    leak = only(left_by("executors", "daemon"), "executors", "does not")
     assert (leak.cause, leak.why) == ("still-running", "")
 
 
@@ -348,34 +318,34 @@ FOREVER = "it waits for ever: nothing that can still run has a way to what it wa
         ("full_queue", "puts", ["waiting-forever"]),
     ],
 )
-def test_waiting_forever(function, comment, causes, check):
-    leak = only(check("waiting", function), "waiting", comment)
+def test_waiting_forever(function, comment, causes, left_by):
+    leak = only(left_by("waiting", function), "waiting", comment)
     assert (leak.cause, leak.why) == ("waiting-forever", FOREVER)
     assert leak.facts["causes"] == causes
 
 
 @pytest.mark.parametrize(("function", "count"), [("each_other", 2), ("chain", 3)])
-def test_waiting_forever_for_one_another(function, count, check):
-    report = check("waiting", function)
+def test_waiting_forever_for_one_another(function, count, left_by):
+    report = left_by("waiting", function)
     assert [leak.cause for leak in report] == ["waiting-forever"] * count
 
 
-def test_waiting_forever_at_the_end_of_a_run(check):
-    (leak,) = check("waiting", "at_the_end_of_run")
+def test_waiting_forever_at_the_end_of_a_run(left_by):
+    (leak,) = left_by("waiting", "at_the_end_of_run")
     assert (leak.state, leak.cause, leak.why) == ("abandoned", "waiting-forever", FOREVER)
 
 
 @pytest.mark.parametrize(
     "function", ["global_event", "sleeps", "limited", "returned_event", "set_later"]
 )
-def test_not_waiting_forever(function, check):
-    causes = {leak.name: leak.cause for leak in check("waiting", function)}
+def test_not_waiting_forever(function, left_by):
+    causes = {leak.name: leak.cause for leak in left_by("waiting", function)}
     assert causes["it"] == "still-running"
 
 
-def test_waiting_forever_without_time_says_so(check, monkeypatch):
+def test_waiting_forever_without_time_says_so(left_by, monkeypatch):
     monkeypatch.setenv("TEST_BUDGET", "0")
-    report = check("waiting", "ten_thousand")
+    report = left_by("waiting", "ten_thousand")
     assert len(report) == 10_000
     assert report[0].cause == "still-running"
     assert report[0].facts["reachability"] == "gave up after 0.0 s"

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from .test_causes import CAUSES, check, line_of  # noqa: F401  # check is a fixture
+from .causes import line_of
 
 
 def names(facts):
@@ -27,8 +27,8 @@ def names(facts):
         ("generates", None, 1),
     ],
 )
-def test_who_awaits_whom(function, by, count, check):  # noqa: F811
-    report = check("graph", function)
+def test_who_awaits_whom(function, by, count, left_by):
+    report = left_by("graph", function)
     waiter = next(leak for leak in report if leak.name == "waiter")
     leaves = [leak for leak in report if leak.function == "leaf"]
     assert len(report) == count + 1 == len(leaves) + 1
@@ -42,15 +42,15 @@ def test_who_awaits_whom(function, by, count, check):  # noqa: F811
         assert "awaits" not in leaf.facts
 
 
-def test_wait_for(check):  # noqa: F811
+def test_wait_for(left_by):
     """Up to 3.11 it waits by a future of its own."""
-    report = check("graph", "waits_for")
+    report = left_by("graph", "waits_for")
     waiter = next(leak for leak in report if leak.name == "waiter")
     assert names(waiter.facts["awaits"]) == ["leaf"]
 
 
-def test_across_loops(check):  # noqa: F811
-    report = check("graph", "other_loop")
+def test_across_loops(left_by):
+    report = left_by("graph", "other_loop")
     waiter = next(leak for leak in report if leak.name == "waiter")
     leaf = next(leak for leak in report if leak.function == "leaf")
     assert [one["serial"] for one in waiter.facts["awaits"]] == [leaf.serial]
@@ -58,13 +58,13 @@ def test_across_loops(check):  # noqa: F811
     assert names(leaf.facts["awaited_by"]) == ["waiter"]
 
 
-def test_a_future_without_a_task_awaits_nobody(check):  # noqa: F811
-    (waiter,) = check("graph", "plain_future")
+def test_a_future_without_a_task_awaits_nobody(left_by):
+    (waiter,) = left_by("graph", "plain_future")
     assert "awaits" not in waiter.facts
 
 
-def test_current_stack_is_the_whole_chain(check):  # noqa: F811
-    report = check("graph", "generates")
+def test_current_stack_is_the_whole_chain(left_by):
+    report = left_by("graph", "generates")
     waiter = next(leak for leak in report if leak.name == "waiter")
     assert [frame.name for frame in waiter.current_stack] == [
         "in_generators",
@@ -77,8 +77,8 @@ def test_current_stack_is_the_whole_chain(check):  # noqa: F811
     ]
 
 
-def test_report_graph(check):  # noqa: F811
-    report = check("graph", "gathers")
+def test_report_graph(left_by):
+    report = left_by("graph", "gathers")
     graph = report.graph()
     by_name = {node["name"]: node for node in graph["nodes"]}
     waiter = by_name["waiter"]
@@ -97,15 +97,15 @@ def test_report_graph(check):  # noqa: F811
     assert json.loads(json.dumps(graph)) == graph
 
 
-def test_a_lock_in_the_graph(check):  # noqa: F811
-    report = check("deadlocks", "two_locks")
+def test_a_lock_in_the_graph(left_by):
+    report = left_by("deadlocks", "two_locks")
     one, other = (leak.serial for leak in report)
     locks = [edge for edge in report.graph()["edges"] if edge["kind"] == "lock"]
     assert sorted((edge["from"], edge["to"]) for edge in locks) == [(one, other), (other, one)]
 
 
-def test_show_as_dot(check, run, tmp_path):  # noqa: F811
-    report = check("deadlocks", "two_locks")
+def test_show_as_dot(left_by, run, tmp_path):
+    report = left_by("deadlocks", "two_locks")
     file = tmp_path / "report.json"
     file.write_text(report.to_json(), encoding="utf-8")
     found = run("-m", "leakguard", "show", file, "--format", "dot")

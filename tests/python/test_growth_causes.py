@@ -4,11 +4,11 @@ import pytest
 
 from leakguard import Report
 
-from .test_causes import CAUSES, check, line_of, only  # noqa: F401  # check is a fixture
+from .causes import CAUSES, line_of, only
 
 
-def test_accumulating(check):  # noqa: F811
-    report = check("growth", "tasks")
+def test_accumulating(left_by):
+    report = left_by("growth", "tasks")
     assert len(report) == 3
     assert {leak.site.lineno for leak in report} == {line_of("growth", "one more each cycle")}
     assert {leak.cause for leak in report} == {"accumulating"}
@@ -16,8 +16,8 @@ def test_accumulating(check):  # noqa: F811
     assert report[0].facts["growth"] == [1, 2, 3]
 
 
-def test_accumulating_threads_from_snapshot_to_snapshot(check):  # noqa: F811
-    report = check("growth", "threads")
+def test_accumulating_threads_from_snapshot_to_snapshot(left_by):
+    report = left_by("growth", "threads")
     assert {leak.site.lineno for leak in report} == {line_of("growth", "a thread more each cycle")}
     assert [(leak.kind, leak.cause) for leak in report] == [("thread", "accumulating")] * 3
 
@@ -30,13 +30,13 @@ def test_accumulating_in_a_stable_cycle(run):
 
 
 @pytest.mark.parametrize("function", ["replaced", "too_few"])
-def test_not_accumulating(function, check):  # noqa: F811
-    causes = {leak.cause for leak in check("growth", function)}
+def test_not_accumulating(function, left_by):
+    causes = {leak.cause for leak in left_by("growth", function)}
     assert causes == {"still-running"}
 
 
-def test_winding_down_while_it_still_gets_on(check):  # noqa: F811
-    leak = only(check("growth", "getting_on", grace=1), "growth", "gets on")
+def test_winding_down_while_it_still_gets_on(left_by):
+    leak = only(left_by("growth", "getting_on", grace=1), "growth", "gets on")
     assert leak.cause == "winding-down"
     line = line_of("growth", "and further")
     assert leak.why == (
@@ -47,6 +47,6 @@ def test_winding_down_while_it_still_gets_on(check):  # noqa: F811
 @pytest.mark.parametrize(
     ("function", "comment"), [("ticking", "ticks"), ("ticking_in_a_call", "ticks in a call")]
 )
-def test_a_ticker_does_not_get_on(function, comment, check):  # noqa: F811
-    leak = only(check("growth", function, grace=0.2), "growth", comment)
+def test_a_ticker_does_not_get_on(function, comment, left_by):
+    leak = only(left_by("growth", function, grace=0.2), "growth", comment)
     assert leak.cause == "still-running"

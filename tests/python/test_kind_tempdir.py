@@ -13,7 +13,7 @@ import pytest
 import leakguard
 from leakguard import _core
 
-from .conftest import line_of, place, the_one
+from .conftest import Since, line_of, place
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -29,21 +29,12 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def point():
-    leakguard.install(kinds="tempdir")
-    return leakguard.checkpoint()
-
-
-def leaks(point):
-    return list(point.leaks(kinds="tempdir"))
-
-
-def only(point):
-    return the_one(leaks(point))
+    return Since("tempdir")
 
 
 def test_mkdtemp_that_nobody_removes(point):
     path = mkdtemp()  # bound by name
-    leak = only(point)
+    leak = point.only()
     assert place(leak) == (HERE, line_of("bound by name"))
     assert (leak.kind, leak.name, leak.function, leak.state) == ("tempdir", path, "mkdtemp", None)
     assert leak.why == "mkdtemp leaves it to its caller to remove it"
@@ -51,29 +42,29 @@ def test_mkdtemp_that_nobody_removes(point):
 
 def test_mkdtemp_that_was_removed(point):
     shutil.rmtree(tempfile.mkdtemp())
-    assert leaks(point) == []
+    assert point.leaks() == []
     assert leakguard.stats()["tempdir"] == {"created": 1, "ended": 1, "live": 0}
 
 
 def test_a_temporary_directory_that_is_open(point):
     directory = tempfile.TemporaryDirectory()  # an object
-    leak = only(point)
+    leak = point.only()
     assert place(leak) == (HERE, line_of("an object"))
     assert (leak.name, leak.function, leak.state) == (directory.name, "TemporaryDirectory", None)
     assert leak.why == "its TemporaryDirectory was not closed: cleanup() or `with` removes it"
     directory.cleanup()
-    assert leaks(point) == []
+    assert point.leaks() == []
 
 
 def test_a_temporary_directory_in_a_with_block(point):
     with tempfile.TemporaryDirectory() as path:
         Path(path, "file").write_text("x")
-    assert leaks(point) == []
+    assert point.leaks() == []
 
 
 def test_a_temporary_directory_that_was_dropped_is_removed(point):
     tempfile.TemporaryDirectory()
-    assert leaks(point) == []
+    assert point.leaks() == []
 
 
 def test_a_class_of_the_programs_own_keeps_its_line(point):
@@ -82,7 +73,7 @@ def test_a_class_of_the_programs_own_keeps_its_line(point):
             super().__init__()  # inside
 
     directory = Own()
-    leak = only(point)
+    leak = point.only()
     assert (place(leak), leak.function) == ((HERE, line_of("inside")), "TemporaryDirectory")
     directory.cleanup()
 
@@ -91,7 +82,7 @@ def test_a_class_of_the_programs_own_keeps_its_line(point):
 def test_a_temporary_directory_that_is_to_be_kept(point):
     with tempfile.TemporaryDirectory(delete=False):
         pass
-    leak = only(point)
+    leak = point.only()
     assert leak.state == "kept"
     assert leak.why == "its TemporaryDirectory does not remove it any more"
 
@@ -101,24 +92,24 @@ def test_bytes_and_a_relative_folder(point, folder, monkeypatch):
     mkdtemp(dir=".")
     mkdtemp(dir=os.fsencode(folder))
     monkeypatch.chdir("/")
-    found = leaks(point)
+    found = point.leaks()
     assert len(found) == 2
     assert all(Path(leak.name).is_dir() for leak in found)
 
 
 def test_another_directory_at_the_same_place_is_not_it(point, folder):
     path = Path(mkdtemp())
-    assert len(leaks(point)) == 1
+    assert len(point.leaks()) == 1
     path.rename(folder / "moved")
     path.mkdir()
-    assert leaks(point) == []
+    assert point.leaks() == []
 
 
 def test_a_file_in_its_place_is_not_it(point):
     path = Path(mkdtemp())
     path.rmdir()
     path.write_text("x")
-    assert leaks(point) == []
+    assert point.leaks() == []
 
 
 def test_a_name_that_exists_is_tried_and_not_counted(point, folder, monkeypatch):
@@ -126,14 +117,14 @@ def test_a_name_that_exists_is_tried_and_not_counted(point, folder, monkeypatch)
     names = iter(["taken", "free"])
     monkeypatch.setattr(tempfile, "_get_candidate_names", lambda: names)
     assert mkdtemp().endswith("tmpfree")
-    assert [Path(leak.name).name for leak in leaks(point)] == ["tmpfree"]
+    assert [Path(leak.name).name for leak in point.leaks()] == ["tmpfree"]
     assert leakguard.stats()["tempdir"]["created"] == 1
 
 
 def test_a_mkdir_that_fails_leaves_none(point, folder):
     with pytest.raises(FileNotFoundError):
         mkdtemp(dir=folder / "missing")
-    assert leaks(point) == []
+    assert point.leaks() == []
     assert leakguard.stats()["tempdir"]["live"] == 0
 
 
@@ -150,11 +141,11 @@ def test_a_look_in_the_midst_of_a_mkdtemp_loses_nothing(point, monkeypatch):
     thread = threading.Thread(target=mkdtemp)
     thread.start()
     announced.wait()
-    assert leaks(point) == []
+    assert point.leaks() == []
     assert leakguard.stats()["tempdir"] == {"created": 1, "ended": 0, "live": 1}
     go_on.set()
     thread.join()
-    assert len(leaks(point)) == 1
+    assert len(point.leaks()) == 1
 
 
 def test_what_another_thread_made_and_removed_has_ended(point):
@@ -166,7 +157,7 @@ def test_what_another_thread_made_and_removed_has_ended(point):
 
 def test_a_temporary_file_is_none(point):
     with tempfile.NamedTemporaryFile(), tempfile.TemporaryFile():
-        assert leaks(point) == []
+        assert point.leaks() == []
 
 
 def test_a_guard_and_a_stable_cycle(folder):

@@ -7,39 +7,39 @@ import pytest
 import leakguard
 from leakguard import Report, _awaits, guard
 
-from .test_causes import CAUSES, check, line_of, only  # noqa: F401  # check is a fixture
+from .causes import CAUSES, line_of, only
 
 
-def test_a_task_whose_own_code_raises_is_reported_without_a_cause(check):  # noqa: F811
-    report = check("odd", "raising", grace=0.05)
+def test_a_task_whose_own_code_raises_is_reported_without_a_cause(left_by):
+    report = left_by("odd", "raising", grace=0.05)
     causes = {leak.site.lineno: leak.cause for leak in report}
     assert causes == {line_of("odd", "raises"): None, line_of("odd", "ordinary"): "orphaned"}
 
 
-def test_a_block_of_mocks(check):  # noqa: F811
-    assert only(check("odd", "with_mocks"), "odd", "holds mocks").cause == "still-running"
+def test_a_block_of_mocks(left_by):
+    assert only(left_by("odd", "with_mocks"), "odd", "holds mocks").cause == "still-running"
 
 
-def test_a_pure_python_task(check):  # noqa: F811
-    leak = only(check("odd", "pure"), "odd", "pure")
+def test_a_pure_python_task(left_by):
+    leak = only(left_by("odd", "pure"), "odd", "pure")
     assert leak.cause == "still-running"
     assert leak.facts["waits_in"] == "sleep"
 
 
-def test_a_task_that_runs_in_another_thread(check):  # noqa: F811
-    report = check("odd", "running_elsewhere", grace=0.1)
+def test_a_task_that_runs_in_another_thread(left_by):
+    report = left_by("odd", "running_elsewhere", grace=0.1)
     (task,) = (leak for leak in report if leak.kind == "task")
     assert (task.state, task.cause) == ("running", "still-running")
 
 
-def test_loop_closed(check):  # noqa: F811
-    leak = only(check("odd", "closed_loop"), "odd", "on a loop that is closed")
+def test_loop_closed(left_by):
+    leak = only(left_by("odd", "closed_loop"), "odd", "on a loop that is closed")
     assert (leak.state, leak.cause) == ("abandoned", "loop-closed")
     assert leak.why == "left pending when its loop was closed"
 
 
-def test_loop_open(check):  # noqa: F811
-    leak = only(check("odd", "open_loop"), "odd", "on a loop that is open")
+def test_loop_open(left_by):
+    leak = only(left_by("odd", "open_loop"), "odd", "on a loop that is open")
     assert leak.cause == "still-running"
 
 

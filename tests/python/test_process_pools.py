@@ -10,7 +10,7 @@ import pytest
 
 import leakguard
 
-from .conftest import line_of, place, the_one
+from .conftest import Since, line_of, place
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -19,16 +19,7 @@ HERE = str(Path(__file__))
 
 @pytest.fixture
 def point():
-    leakguard.install(kinds=("task", "thread", "process"))
-    return leakguard.checkpoint()
-
-
-def leaks(point):
-    return list(point.leaks(kinds="process"))
-
-
-def only(point):
-    return the_one(leaks(point))
+    return Since("process", "task", "thread")
 
 
 METHODS = ("fork", "spawn", "forkserver")
@@ -47,13 +38,13 @@ def test_a_multiprocessing_process(point, context):
     event = context.Event()
     process = context.Process(target=wait_for, args=(event,), name="mine")
     process.start()  # starts
-    leak = only(point)
+    leak = point.only()
     assert place(leak) == (HERE, line_of("starts"))
     assert (leak.name, leak.function, leak.state) == ("mine", "wait_for", "running")
     assert leak.facts["pid"] == process.pid
     event.set()
     process.join()
-    assert leaks(point) == []
+    assert point.leaks() == []
     assert process.exitcode == 0
 
 
@@ -65,10 +56,10 @@ class Worker(multiprocessing.get_context("fork").Process):
 def test_a_process_class_that_overrides_run_and_is_a_daemon(point):
     worker = Worker(daemon=True)
     worker.start()
-    assert only(point).function == "Worker.run"
+    assert point.only().function == "Worker.run"
     worker.kill()
     worker.join()
-    assert leaks(point) == []
+    assert point.leaks() == []
 
 
 def test_the_helpers_of_multiprocessing_are_none(program):
@@ -96,39 +87,39 @@ if __name__ == "__main__":
 def test_a_process_pool_that_was_not_shut_down(point, method):
     pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method))  # the pool
     list(pool.map(abs, range(4)))
-    found = leaks(point)
+    found = point.leaks()
     assert found
     assert {leak.why for leak in found} == {"its executor was never shut down"}
     assert {leak.cause for leak in found} == {"executor-not-shut-down"}
     assert {leak.creator.kind for leak in found} == {"executor"}
     assert {leak.function for leak in found} == {"_process_worker"}
     pool.shutdown()
-    assert leaks(point) == []
+    assert point.leaks() == []
 
 
 def test_a_process_pool_from_before_may_grow(context):
     leakguard.install(kinds=("process",))
     with ProcessPoolExecutor(2, mp_context=context) as pool:
-        point = leakguard.checkpoint()
+        point = Since("process")
         list(pool.map(abs, range(4)))
-        assert leaks(point) == []
-    assert leaks(point) == []
+        assert point.leaks() == []
+    assert point.leaks() == []
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_multiprocessing_pool(point, method):
     pool = multiprocessing.get_context(method).Pool(2)
     pool.map(abs, range(4))
-    assert [leak.why for leak in leaks(point)] == ["its executor was never shut down"] * 2
+    assert [leak.why for leak in point.leaks()] == ["its executor was never shut down"] * 2
     pool.terminate()
     pool.join()
-    assert leaks(point) == []
+    assert point.leaks() == []
 
 
 def test_a_worker_that_a_pool_replaces_is_charged_to_the_pool():
     leakguard.install(kinds=("process",))
     with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
         first = pool.apply(os.getpid)
-        point = leakguard.checkpoint()
+        point = Since("process")
         assert pool.apply(os.getpid) != first  # started by the pool's own thread
-        assert leaks(point) == []
+        assert point.leaks() == []
