@@ -18,8 +18,8 @@ typedef struct stored {
 } stored;
 
 struct lg_depot {
-    pthread_mutex_t *lock; /* its own or the tracker's; guards all that follows */
-    pthread_mutex_t own_lock;
+    lg_lock *lock; /* its own or the tracker's; guards all that follows */
+    lg_lock own_lock;
     lg_depot_config config;
     stored **table; /* open addressing by hash, at most half full; NULL is empty */
     size_t table_size;
@@ -75,14 +75,14 @@ lg_depot_new(const lg_depot_config *config, lg_depot **ret_depot)
     depot->table = take(depot, FIRST_TABLE * sizeof(*depot->table));
     depot->by_id = take(depot, FIRST_IDS * sizeof(*depot->by_id));
     depot->next_free = take(depot, FIRST_IDS * sizeof(*depot->next_free));
-    if (depot->table == NULL || depot->by_id == NULL || depot->next_free == NULL
-        || pthread_mutex_init(&depot->own_lock, NULL) != 0) {
+    if (depot->table == NULL || depot->by_id == NULL || depot->next_free == NULL) {
         give(depot, depot->table, FIRST_TABLE * sizeof(*depot->table));
         give(depot, depot->by_id, FIRST_IDS * sizeof(*depot->by_id));
         give(depot, depot->next_free, FIRST_IDS * sizeof(*depot->next_free));
         config->allocator.release(config->allocator.context, depot, sizeof(*depot));
         return LG_NO_MEMORY;
     }
+    lg_lock_reset(&depot->own_lock);
     depot->lock = &depot->own_lock;
     depot->table_size = FIRST_TABLE;
     depot->ids_room = FIRST_IDS;
@@ -92,7 +92,7 @@ lg_depot_new(const lg_depot_config *config, lg_depot **ret_depot)
 }
 
 void
-lg__depot_share_lock(lg_depot *depot, pthread_mutex_t *lock)
+lg__depot_share_lock(lg_depot *depot, lg_lock *lock)
 {
     depot->lock = lock;
 }
@@ -120,7 +120,6 @@ lg_depot_free(lg_depot *depot, lg_frame_release release, void *context)
     give(depot, depot->table, depot->table_size * sizeof(*depot->table));
     give(depot, depot->by_id, depot->ids_room * sizeof(*depot->by_id));
     give(depot, depot->next_free, depot->ids_room * sizeof(*depot->next_free));
-    pthread_mutex_destroy(&depot->own_lock);
     lg_allocator allocator = depot->config.allocator;
     allocator.release(allocator.context, depot, sizeof(*depot));
 }
@@ -291,9 +290,9 @@ lg__depot_intern(lg_depot *depot, const lg_stack *stack, lg_stack_id *ret_id)
 lg_status
 lg_depot_intern(lg_depot *depot, const lg_stack *stack, lg_stack_id *ret_id)
 {
-    pthread_mutex_lock(depot->lock);
+    lg_lock_take(depot->lock);
     lg_status status = lg__depot_intern(depot, stack, ret_id);
-    pthread_mutex_unlock(depot->lock);
+    lg_lock_give(depot->lock);
     return status;
 }
 
@@ -316,9 +315,9 @@ lg__depot_drop(lg_depot *depot, lg_stack_id id)
 void
 lg_depot_drop(lg_depot *depot, lg_stack_id id)
 {
-    pthread_mutex_lock(depot->lock);
+    lg_lock_take(depot->lock);
     lg__depot_drop(depot, id);
-    pthread_mutex_unlock(depot->lock);
+    lg_lock_give(depot->lock);
 }
 
 bool
@@ -336,9 +335,9 @@ lg__depot_hold(lg_depot *depot, lg_stack_id id)
 bool
 lg_depot_hold(lg_depot *depot, lg_stack_id id)
 {
-    pthread_mutex_lock(depot->lock);
+    lg_lock_take(depot->lock);
     bool held = lg__depot_hold(depot, id);
-    pthread_mutex_unlock(depot->lock);
+    lg_lock_give(depot->lock);
     return held;
 }
 
@@ -349,7 +348,7 @@ lg_depot_get(lg_depot *depot, lg_stack_id id, lg_stack *ret_stack)
         *ret_stack = (lg_stack){0};
         return LG_OK;
     }
-    pthread_mutex_lock(depot->lock);
+    lg_lock_take(depot->lock);
     const stored *stack = stored_with_id(depot, id);
     if (stack != NULL) {
         *ret_stack = (lg_stack){
@@ -360,7 +359,7 @@ lg_depot_get(lg_depot *depot, lg_stack_id id, lg_stack *ret_stack)
             .hash = stack->hash,
         };
     }
-    pthread_mutex_unlock(depot->lock);
+    lg_lock_give(depot->lock);
     return stack != NULL ? LG_OK : LG_NOT_FOUND;
 }
 
@@ -393,9 +392,9 @@ unlink_unused(lg_depot *depot)
 size_t
 lg_depot_evict(lg_depot *depot, lg_frame_release release, void *context)
 {
-    pthread_mutex_lock(depot->lock);
+    lg_lock_take(depot->lock);
     stored *chain = unlink_unused(depot);
-    pthread_mutex_unlock(depot->lock);
+    lg_lock_give(depot->lock);
 
     lg_allocator allocator = depot->config.allocator;
     size_t evicted = 0;
@@ -412,26 +411,26 @@ lg_depot_evict(lg_depot *depot, lg_frame_release release, void *context)
 lg_depot_stats
 lg_depot_get_stats(lg_depot *depot)
 {
-    pthread_mutex_lock(depot->lock);
+    lg_lock_take(depot->lock);
     lg_depot_stats stats = {depot->count, depot->used, depot->bytes};
-    pthread_mutex_unlock(depot->lock);
+    lg_lock_give(depot->lock);
     return stats;
 }
 
 void
 lg_depot_lock(lg_depot *depot)
 {
-    pthread_mutex_lock(depot->lock);
+    lg_lock_take(depot->lock);
 }
 
 void
 lg_depot_unlock(lg_depot *depot)
 {
-    pthread_mutex_unlock(depot->lock);
+    lg_lock_give(depot->lock);
 }
 
 void
 lg_depot_reset_lock(lg_depot *depot)
 {
-    pthread_mutex_init(depot->lock, NULL);
+    lg_lock_reset(depot->lock);
 }

@@ -40,8 +40,8 @@ typedef struct {
 } entry;
 
 struct lg_registry {
-    pthread_mutex_t *lock; /* its own or the tracker's; guards all that follows */
-    pthread_mutex_t own_lock;
+    lg_lock *lock; /* its own or the tracker's; guards all that follows */
+    lg_lock own_lock;
     lg_allocator allocator;
     lg_slab entries;
     uint32_t *index;
@@ -60,13 +60,13 @@ struct lg_registry {
 static void
 lock(lg_registry *registry)
 {
-    pthread_mutex_lock(registry->lock);
+    lg_lock_take(registry->lock);
 }
 
 static void
 unlock(lg_registry *registry)
 {
-    pthread_mutex_unlock(registry->lock);
+    lg_lock_give(registry->lock);
 }
 
 static void *
@@ -112,8 +112,7 @@ lg_registry_new(const lg_allocator *allocator, uint64_t first_serial, lg_registr
     };
     bool has_slab = lg_slab_init(&registry->entries, allocator, sizeof(entry));
     registry->index = take(registry, FIRST_INDEX * sizeof(*registry->index));
-    if (!has_slab || registry->index == NULL
-        || pthread_mutex_init(&registry->own_lock, NULL) != 0) {
+    if (!has_slab || registry->index == NULL) {
         if (has_slab) {
             lg_slab_done(&registry->entries);
         }
@@ -122,13 +121,14 @@ lg_registry_new(const lg_allocator *allocator, uint64_t first_serial, lg_registr
         return LG_NO_MEMORY;
     }
     memset(registry->index, 0, FIRST_INDEX * sizeof(*registry->index));
+    lg_lock_reset(&registry->own_lock);
     registry->lock = &registry->own_lock;
     *ret_registry = registry;
     return LG_OK;
 }
 
 void
-lg__registry_share_lock(lg_registry *registry, pthread_mutex_t *lock)
+lg__registry_share_lock(lg_registry *registry, lg_lock *lock)
 {
     registry->lock = lock;
 }
@@ -620,7 +620,6 @@ lg_registry_free(lg_registry *registry)
     lg__marks_free(registry->marks);
     lg_slab_done(&registry->entries);
     give(registry, registry->index, registry->index_size * sizeof(*registry->index));
-    pthread_mutex_destroy(&registry->own_lock);
     lg_allocator allocator = registry->allocator;
     allocator.release(allocator.context, registry, sizeof(*registry));
     return notes;

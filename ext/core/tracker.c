@@ -10,14 +10,13 @@ lg_tracker_new(const lg_depot_config *config, uint64_t first_serial, lg_tracker 
     lg_registry *registry = NULL;
     lg_tracker *tracker = allocator->allocate(allocator->context, sizeof(*tracker));
     if (tracker == NULL || lg_depot_new(config, &depot) != LG_OK
-        || lg_registry_new(allocator, first_serial, &registry) != LG_OK
-        || pthread_mutex_init(&tracker->lock, NULL) != 0) {
-        (void)lg_registry_free(registry);
+        || lg_registry_new(allocator, first_serial, &registry) != LG_OK) {
         lg_depot_free(depot, NULL, NULL);
         allocator->release(allocator->context, tracker, sizeof(*tracker));
         return LG_NO_MEMORY;
     }
     tracker->allocator = *allocator;
+    lg_lock_reset(&tracker->lock);
     tracker->depot = depot;
     tracker->registry = registry;
     lg__depot_share_lock(depot, &tracker->lock);
@@ -36,7 +35,6 @@ lg_tracker_free(lg_tracker *tracker, lg_frame_release release, void *context)
     }
     lg_note *notes = lg_registry_free(tracker->registry);
     lg_depot_free(tracker->depot, release, context);
-    pthread_mutex_destroy(&tracker->lock);
     lg_allocator allocator = tracker->allocator;
     allocator.release(allocator.context, tracker, sizeof(*tracker));
     return notes;
@@ -49,7 +47,7 @@ lg_tracker_birth(lg_tracker *tracker, const lg_stack *stack, lg_stack_id *stack_
     lg_depot *depot = tracker->depot;
     lg_stack_id id = stack_id != NULL ? *stack_id : LG_STACK_EMPTY;
     lg_status status = LG_OK;
-    pthread_mutex_lock(&tracker->lock);
+    lg_lock_take(&tracker->lock);
     if (!lg__depot_hold(depot, id)) {
         status = lg__depot_intern(depot, stack, &id);
     }
@@ -62,7 +60,7 @@ lg_tracker_birth(lg_tracker *tracker, const lg_stack *stack, lg_stack_id *stack_
             lg__depot_drop(depot, id);
         }
     }
-    pthread_mutex_unlock(&tracker->lock);
+    lg_lock_give(&tracker->lock);
     if (status == LG_OK && stack_id != NULL) {
         *stack_id = id;
     }
@@ -72,12 +70,12 @@ lg_tracker_birth(lg_tracker *tracker, const lg_stack *stack, lg_stack_id *stack_
 static lg_status
 end(lg_tracker *tracker, const void *object, bool cancelled, lg_removed *ret_removed)
 {
-    pthread_mutex_lock(&tracker->lock);
+    lg_lock_take(&tracker->lock);
     lg_status status = lg__registry_remove(tracker->registry, object, cancelled, ret_removed);
     if (status == LG_OK) {
         lg__depot_drop(tracker->depot, ret_removed->stack);
     }
-    pthread_mutex_unlock(&tracker->lock);
+    lg_lock_give(&tracker->lock);
     return status;
 }
 
@@ -96,19 +94,19 @@ lg_tracker_cancel(lg_tracker *tracker, const void *object, lg_removed *ret_remov
 void
 lg_tracker_lock(lg_tracker *tracker)
 {
-    pthread_mutex_lock(&tracker->lock);
+    lg_lock_take(&tracker->lock);
 }
 
 void
 lg_tracker_unlock(lg_tracker *tracker)
 {
-    pthread_mutex_unlock(&tracker->lock);
+    lg_lock_give(&tracker->lock);
 }
 
 void
 lg_tracker_reset_lock(lg_tracker *tracker)
 {
-    pthread_mutex_init(&tracker->lock, NULL);
+    lg_lock_reset(&tracker->lock);
 }
 
 static bool

@@ -2,18 +2,18 @@
  *
  * Id 0 is the empty stack. A stored stack never changes and never moves. Each id handed out by
  * lg_depot_intern is one use; a stack without uses stays (the next equal stack finds it) until
- * lg_depot_evict takes it out. Every function may be called from any thread; one mutex serialises
+ * lg_depot_evict takes it out. Every function may be called from any thread; one lock serialises
  * them (of its own, or a tracker's), and it is a leaf lock: nothing is called while it is held but
  * `retain` and the allocator.
  */
 #ifndef LEAKGUARD_DEPOT_H
 #define LEAKGUARD_DEPOT_H
 
-#include <pthread.h>
 #include <stdbool.h>
 
 #include "leakguard/alloc.h"
 #include "leakguard/base.h"
+#include "leakguard/lock.h"
 
 typedef struct lg_depot lg_depot;
 typedef uint32_t lg_stack_id;
@@ -107,7 +107,7 @@ lg_depot_get_stats(lg_depot *depot);
 /* For the tracker, whose lock this is from here on; the next three are called while it is held, and
  * do what lg_depot_intern, lg_depot_hold and lg_depot_drop do. */
 void
-lg__depot_share_lock(lg_depot *depot, pthread_mutex_t *lock);
+lg__depot_share_lock(lg_depot *depot, lg_lock *lock);
 lg_status
 lg__depot_intern(lg_depot *depot, const lg_stack *stack, lg_stack_id *ret_id);
 bool

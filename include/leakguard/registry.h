@@ -10,17 +10,17 @@
  * of resources that each create the next and end holds one ghost, not all of them. Only a thread
  * links past a thread: to which thread a record belongs stays known.
  *
- * Every function may be called from any thread; one mutex serialises them, which a tracker's
+ * Every function may be called from any thread; one lock serialises them, which a tracker's
  * registry and depot share. Under it are called the allocator and the visits only.
  */
 #ifndef LEAKGUARD_REGISTRY_H
 #define LEAKGUARD_REGISTRY_H
 
-#include <pthread.h>
 #include <stdbool.h>
 
 #include "leakguard/alloc.h"
 #include "leakguard/base.h"
+#include "leakguard/lock.h"
 #include "leakguard/depot.h"
 
 typedef struct lg_registry lg_registry;
@@ -148,7 +148,7 @@ lg_registry_get_stats(lg_registry *registry);
 /* For the tracker, whose lock this is from here on; the next two are called while it is held, and
  * do what lg_registry_insert (with that stack), lg_registry_remove and lg_registry_cancel do. */
 void
-lg__registry_share_lock(lg_registry *registry, pthread_mutex_t *lock);
+lg__registry_share_lock(lg_registry *registry, lg_lock *lock);
 lg_status
 lg__registry_insert(lg_registry *registry, const lg_birth *birth, lg_stack_id stack,
                     uint64_t *ret_serial);

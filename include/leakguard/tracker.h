@@ -2,16 +2,16 @@
 #ifndef LEAKGUARD_TRACKER_H
 #define LEAKGUARD_TRACKER_H
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
 #include "leakguard/depot.h"
+#include "leakguard/lock.h"
 #include "leakguard/registry.h"
 
 typedef struct {
     lg_allocator allocator;
-    pthread_mutex_t lock;     /* one for both, or a birth would take two */
+    lg_lock lock;             /* one for both, or a birth would take two */
     lg_depot *depot;          /* owned */
     lg_registry *registry;    /* owned */
     _Atomic uint64_t dropped; /* births that left no record, or a record without its stack */
