@@ -12,11 +12,13 @@
 typedef struct {
     const void *at;
     const void *before;
+    uint64_t run; /* not 0: `at` is the loop's own frame, which stays until it says that it ends */
 } frames_mark;
 
-/* The innermost Python frame of the current thread, and its caller; NULLs where there is none. */
+/* The innermost Python frame of the current thread, and its caller; NULLs where there is none. Where
+ * one of them runs the code `run_forever` (NULL: none does), that one alone, and the number `run`. */
 frames_mark
-frames_here(PyThreadState *tstate);
+frames_here(PyThreadState *tstate, PyObject *run_forever, uint64_t run);
 
 /* Fills `frames` (room for `capacity`) with the innermost frames of the current thread, and
  * *ret_stack with them, hash included. `loop` says where the running loop began. The words of a
@@ -39,11 +41,37 @@ frames_key(PyThreadState *tstate);
 bool
 frames_match(PyThreadState *tstate, frames_mark loop, const lg_stack *stack);
 
+enum { FRAMES_INSIDE = 62 };
+
+/* The frames inside a loop's run, innermost first, the interpreter's own among them and the loop's at
+ * the end. Two births in one run that stand at the same instructions there have the same stack: the
+ * frames outside do not change while it runs. */
+typedef struct {
+    uint64_t run; /* as in frames_mark; 0: outside a loop, or too deep */
+    uint32_t count;
+    struct {
+        const void *frame; /* where it lay the last time: a guess */
+        uintptr_t place;   /* its instruction */
+    } at[FRAMES_INSIDE];
+} frames_inside;
+
+/* Takes down how the current thread stands inside `loop`. */
+void
+frames_look(PyThreadState *tstate, const frames_mark *loop, frames_inside *ret_inside);
+
+/* Whether the current thread stands inside `loop` like that; corrects the guesses. */
+bool
+frames_stand(PyThreadState *tstate, const frames_mark *loop, frames_inside *inside);
+
 /* The task that runs in this thread where the thread state knows it (3.14+), else NULL;
  * *ret_loop the running loop or NULL. Both borrowed. `ret_known` is 0 where this version's thread
  * state does not say. */
 PyObject *
 frames_running_task(PyThreadState *tstate, PyObject **ret_loop, int *ret_known);
+
+/* Whether this is a coroutine that has not begun to run; false where that is not known, and for NULL. */
+bool
+frames_unbegun(PyObject *object);
 
 /* Whether this is a suspended coroutine; then *ret_frame are the words of its frame, as above. The
  * code object is borrowed. Asking for `cr_frame` would leave a frame object behind in each. */

@@ -94,7 +94,7 @@ glue_clear(void)
         &glue->scope_var,  &glue->current_tasks, &glue->pure_task,        &glue->get_running_loop,
         &glue->pool_marks, &glue->pool_owner,    &glue->thread_type,      &glue->thread_run,
         &glue->tasks.done, &glue->destroyed,     &glue->describe_process, &glue->unclosed,
-        &glue->run,        &glue->target,        &glue->spare_arguments,
+        &glue->run,        &glue->target,        &glue->spare_arguments,  &glue->run_forever,
     };
     for (size_t i = 0; i < Py_ARRAY_LENGTH(owned); i++) {
         Py_CLEAR(*owned[i]);
@@ -297,7 +297,11 @@ glue_end_where(PyObject *dict, bool (*is_gone)(PyObject *object, const void *con
 void
 glue_forget_stacks(void)
 {
-    memset(glue->recent, 0, sizeof(glue->recent));
+    for (size_t i = 0; i < RECENT_STACKS; i++) {
+        if (glue->recent[i].id != LG_STACK_EMPTY) { /* what was never used has no memory yet */
+            glue->recent[i].id = LG_STACK_EMPTY;
+        }
+    }
 }
 
 /* *stack_id: as lg_tracker_birth has it. */
@@ -334,19 +338,33 @@ record_birth(const lg_stack *stack, lg_stack_id *stack_id, const lg_birth *birth
 
 /* Apart, for the room that the frames take. */
 static __attribute__((noinline)) uint64_t
-walk_and_record(PyThreadState *tstate, frames_mark loop, recent_stack *recent,
+walk_and_record(PyThreadState *tstate, const frames_mark *loop, recent_stack *recent,
                 const lg_birth *birth, bool *ret_known)
 {
     lg_frame frames[glue->depth];
     lg_stack stack;
     lg_stack_id id = LG_STACK_EMPTY;
-    frames_walk(tstate, loop, frames, glue->depth, &stack);
+    frames_walk(tstate, *loop, frames, glue->depth, &stack);
     uint64_t serial = record_birth(&stack, &id, birth, ret_known);
     if (serial != 0 && id != LG_STACK_EMPTY
         && lg_depot_get(glue->tracker->depot, id, &recent->stack) == LG_OK) {
         recent->id = id;
+        frames_look(tstate, loop, &recent->inside);
     }
     return serial;
+}
+
+static inline bool
+is_same(PyThreadState *tstate, const frames_mark *loop, recent_stack *recent)
+{
+    if (frames_stand(tstate, loop, &recent->inside)) {
+        return true;
+    }
+    if (!frames_match(tstate, *loop, &recent->stack)) {
+        return false;
+    }
+    frames_look(tstate, loop, &recent->inside);
+    return true;
 }
 
 uint64_t
@@ -357,9 +375,10 @@ glue_birth(PyThreadState *tstate, lg_kind kind, const void *object, const void *
         glue_after_fork();
     }
     thread_local_state *local = pthread_getspecific(glue->local);
-    frames_mark loop = {NULL, NULL};
+    static const frames_mark none = {NULL, NULL, 0};
+    const frames_mark *loop = &none;
     if (local != NULL && local->loop_epoch == glue->epoch) {
-        loop = local->loop;
+        loop = &local->loop;
     }
     lg_birth birth = {
         .object = object,
@@ -372,7 +391,7 @@ glue_birth(PyThreadState *tstate, lg_kind kind, const void *object, const void *
     }
     recent_stack *recent = &glue->recent[frames_key(tstate) % RECENT_STACKS];
     uint64_t serial;
-    if (recent->id != LG_STACK_EMPTY && frames_match(tstate, loop, &recent->stack)) {
+    if (recent->id != LG_STACK_EMPTY && is_same(tstate, loop, recent)) {
         serial = record_birth(&recent->stack, &recent->id, &birth, ret_known);
     }
     else {

@@ -104,8 +104,9 @@ typedef struct {
 
 /* A stack of the depot's, found again without a walk that hashes it. */
 typedef struct {
-    lg_stack stack; /* its frames are the depot's */
-    lg_stack_id id; /* LG_STACK_EMPTY where this is none */
+    lg_stack stack;       /* its frames are the depot's */
+    lg_stack_id id;       /* LG_STACK_EMPTY where this is none */
+    frames_inside inside; /* where it was seen last */
 } recent_stack;
 
 enum { RECENT_STACKS = 128 };
@@ -132,6 +133,7 @@ typedef struct {
     lg_tracker *tracker;                           /* owned; NULL when not installed */
     uint64_t epoch;                                /* counts installations */
     uint64_t next_serial;                          /* where the next installation's serials begin */
+    uint64_t loop_runs;                            /* counts the runs of loops */
     uint32_t depth;                                /* frames kept of a stack */
     recent_stack recent[RECENT_STACKS];            /* by frames_key */
     struct {
@@ -207,8 +209,9 @@ typedef struct {
     PyObject *unclosed;         /* owned: callable, given what is collected unclosed; or NULL */
     unsigned unclosed_kinds;    /* bits of the kinds that it is given */
     bool wants_destroyed;       /* somebody may ask for these */
-    PyObject *thread_type;      /* owned: threading.Thread; or NULL while that is not loaded */
-    PyObject *thread_run;       /* owned: its `run` */
+    PyObject *run_forever; /* owned: the code of BaseEventLoop.run_forever; NULL while unknown */
+    PyObject *thread_type; /* owned: threading.Thread; or NULL while that is not loaded */
+    PyObject *thread_run;  /* owned: its `run` */
 } glue_context;
 
 /* Set once, at the module's first execution in the main interpreter; never freed, since another

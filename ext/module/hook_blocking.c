@@ -161,7 +161,7 @@ begin(thread_local_state *local, PyThreadState *tstate, const void *selector)
     }
     watch->tstate = tstate;
     watch->selector = selector;
-    watch->mark = local->loop_epoch == glue->epoch ? local->loop : (frames_mark){NULL, NULL};
+    watch->mark = local->loop_epoch == glue->epoch ? local->loop : (frames_mark){NULL, NULL, 0};
     watch->loop = lg_loop_begin(watch);
     if (watch->loop == NULL) {
         free(watch);

@@ -6,8 +6,33 @@
  * gone when the loop runs; hence both the innermost frame and its caller are remembered. (What
  * stands at the address of a frame that is gone is a frame of the loop, called by the same
  * caller.) A loop written in C has the frame that called it as the innermost.
+ *
+ * run_forever itself says when it begins and when it ends, wherever it stands meanwhile: while it
+ * runs its frame is the same, and so are the frames that it was called from. Of no other function
+ * that calls _set_running_loop this is known.
  */
 #include "glue.h"
+
+/* The code of asyncio's own run_forever, borrowed; or NULL. Sets no exception. */
+static PyObject *
+run_forever(void)
+{
+    if (glue->run_forever != NULL) {
+        return glue->run_forever;
+    }
+    PyObject *found = PySys_GetObject("modules"); /* borrowed */
+    found = found != NULL ? PyMapping_GetItemString(found, "asyncio.base_events") : NULL;
+    static const char *const names[] = {"BaseEventLoop", "run_forever", "__code__"};
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(names) && found != NULL; i++) {
+        Py_SETREF(found, PyObject_GetAttrString(found, names[i]));
+    }
+    if (found != NULL && PyCode_Check(found)) {
+        glue->run_forever = Py_NewRef(found);
+    }
+    Py_XDECREF(found);
+    PyErr_Clear();
+    return glue->run_forever;
+}
 
 static PyObject *
 hook_set_running_loop(PyObject *module, PyObject *loop)
@@ -17,7 +42,8 @@ hook_set_running_loop(PyObject *module, PyObject *loop)
         thread_local_state *local = glue_local();
         if (local != NULL) {
             bool runs = loop != Py_None;
-            local->loop = runs ? frames_here(tstate) : (frames_mark){NULL, NULL};
+            local->loop = runs ? frames_here(tstate, run_forever(), ++glue->loop_runs)
+                               : (frames_mark){NULL, NULL, 0};
             local->running = runs ? loop : NULL;
             local->loop_epoch = glue->epoch;
             if (runs) {

@@ -124,7 +124,7 @@ describe_frames(PyThreadState *tstate, lg_thread_caller *caller)
 {
     lg_frame frames[LG_CALLER_FRAMES];
     lg_stack stack;
-    frames_walk(tstate, (frames_mark){NULL, NULL}, frames, LG_CALLER_FRAMES, &stack);
+    frames_walk(tstate, (frames_mark){NULL, NULL, 0}, frames, LG_CALLER_FRAMES, &stack);
     for (uint32_t i = 0; i < stack.count; i++) {
         const text *known = text_of((PyCodeObject *)frames[i].code);
         if (known != NULL) {

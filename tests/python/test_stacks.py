@@ -197,6 +197,55 @@ def test_the_same_frames_under_other_ones_are_another_stack():
     loop.close()
 
 
+def test_a_loop_that_never_says_that_it_ends_is_no_run_of_its_callers():
+    """Twice the same function at the same place in memory, called from two lines, and the loop that
+    began in the first is still said to run in the second."""
+    loop = asyncio.new_event_loop()
+    made = []
+
+    def deeper(left):
+        made.append(make(loop)) if left == 0 else deeper(left - 1)
+
+    def begin(first):
+        if first:
+            asyncio._set_running_loop(loop)
+        for _ in range(3):
+            deeper(4)
+
+    try:
+        begin(True)
+        begin(False)
+    finally:
+        asyncio._set_running_loop(None)
+    for expected, task in made:
+        assert _core.stack(_core.find(task).stack)[0][: len(expected)] == expected
+    assert len({_core.find(task).stack for _, task in made}) == 2
+    loop.run_until_complete(asyncio.gather(*(task for _, task in made)))
+    loop.close()
+
+
+def test_a_coroutine_elsewhere_in_memory_has_the_same_stack():
+    """Those of one run, whose own frames lie at other addresses."""
+    loop = asyncio.new_event_loop()
+    made = []
+
+    async def one():
+        made.append(make(loop))
+        await asyncio.sleep(0)
+        made.append(make(loop))
+
+    async def main():
+        await asyncio.gather(*(one() for _ in range(20)))
+        await asyncio.gather(*(task for _, task in made))
+
+    loop.run_until_complete(main())
+    loop.run_until_complete(main())
+    for expected, task in made:
+        assert _core.stack(_core.find(task).stack)[0][: len(expected)] == expected
+    assert len({_core.find(task).stack for _, task in made}) == 4
+    loop.close()
+
+
 def test_a_stack_is_not_taken_for_one_that_goes_on():
     """The outermost frame of one is an inner one of the next, at the same instruction."""
     loop = asyncio.new_event_loop()
