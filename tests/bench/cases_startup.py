@@ -1,7 +1,8 @@
 """Case `startup`: the start and end of an interpreter that runs nothing.
 
-Two environments are made, one with leakguard as it is installed here and one without anything, so
-that the start-up file itself is part of the difference.
+An environment is made with leakguard as it is installed here and one without anything, so that the
+start-up file itself is part of the difference; and another one without anything: what that takes
+more is what this measurement cannot tell.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def startup(options: Options) -> Iterator[Figure]:
     turns = 15 if options.quick else 100
     with tempfile.TemporaryDirectory() as folder:
         without = make_environment(Path(folder, "without"))
+        another = make_environment(Path(folder, "another"))
         installed = make_environment(Path(folder, "installed"))
         copy_leakguard(site_packages(installed))
         programs = {"": "pass", ", and asyncio imported": "import asyncio"}
@@ -38,12 +40,18 @@ def startup(options: Options) -> Iterator[Figure]:
             off = partial(start, without, program, clean_environment())
             unset = partial(start, installed, program, clean_environment())
             on = partial(start, installed, program, clean_environment(LEAKGUARD="1"))
+            same = partial(start, another, program, clean_environment())
             yield more(off, unset, turns, f"installed, LEAKGUARD unset{title}", 1.0)
+            yield more(off, same, turns, f"not installed, another environment{title}")
             yield more(off, on, turns, f"LEAKGUARD=1{title}", 40.0)
 
 
 def more(
-    off: Callable[[], float], on: Callable[[], float], turns: int, name: str, budget: float
+    off: Callable[[], float],
+    on: Callable[[], float],
+    turns: int,
+    name: str,
+    budget: float | None = None,
 ) -> Figure:
     pairs = Pairs()
     with on_cpu(WORK_CPU):

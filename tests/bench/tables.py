@@ -75,7 +75,7 @@ def cell(line: dict[str, Any] | None) -> str:
     text = figure.show(figure.value)
     if figure.verdict == "over":
         text = f"**{text}**"
-    if figure.count > 1 and figure.unit == "ratio":
+    if figure.count > 1 and (figure.unit == "ratio" or figure.unit.endswith("more")):
         text += f" ({figure.show(figure.low)} to {figure.show(figure.high)})"
     return text
 
