@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "address_map.h"
+#include "blocked_tasks.h"
 #include "compat.h"
 #include "frames.h"
 #include "leakguard/clock.h"
@@ -35,15 +36,6 @@ enum {
 #define MANY_REFERENCES (1 << 28)
 
 #define LOOK_AT_CLOCK 4096u
-
-typedef struct {
-    PyObject *task;      /* owned, as all three */
-    PyObject *future;    /* what it waits for */
-    PyObject *coroutine; /* or NULL */
-    uint64_t serial;
-    uint32_t task_node, future_node, coroutine_node; /* 0: not tracked */
-    bool is_live;
-} blocked_task;
 
 typedef struct {
     int32_t references;
@@ -382,95 +374,6 @@ mark_what_is_held(reach *self)
 }
 
 /* Takes a copy of the records of live tasks, each with a reference of its task. */
-typedef struct {
-    blocked_task *tasks;
-    size_t count, capacity;
-    bool failed;
-} task_list;
-
-static bool
-collect_task(void *context, const lg_record *record)
-{
-    task_list *list = context;
-    PyObject *task = (PyObject *)record->object;
-    if (Py_REFCNT(task) <= 0) {
-        return true;
-    }
-    if (list->count == list->capacity) {
-        size_t capacity = list->capacity != 0 ? list->capacity * 2 : 64;
-        blocked_task *larger = realloc(list->tasks, capacity * sizeof(*larger));
-        if (larger == NULL) {
-            list->failed = true;
-            return false;
-        }
-        list->tasks = larger;
-        list->capacity = capacity;
-    }
-    list->tasks[list->count++] = (blocked_task){
-        .task = Py_NewRef(task),
-        .serial = record->serial,
-    };
-    return true;
-}
-
-/* An attribute by the generic look-up: no __getattribute__ of the program's runs. New reference;
- * NULL, without an exception, where it is absent or None. */
-static PyObject *
-attribute(PyObject *object, const char *name)
-{
-    PyObject *key = PyUnicode_InternFromString(name);
-    PyObject *value = key != NULL ? PyObject_GenericGetAttr(object, key) : NULL;
-    Py_XDECREF(key);
-    if (value == NULL) {
-        PyErr_Clear();
-    }
-    else if (value == Py_None) {
-        Py_CLEAR(value);
-    }
-    return value;
-}
-
-static bool
-is_pending(PyObject *future)
-{
-    PyObject *done = PyObject_CallMethod(future, "done", NULL);
-    bool pending = done == Py_False;
-    Py_XDECREF(done);
-    if (done == NULL) {
-        PyErr_Clear();
-    }
-    return pending;
-}
-
-static void
-release(blocked_task *blocked)
-{
-    Py_CLEAR(blocked->task);
-    Py_CLEAR(blocked->future);
-    Py_CLEAR(blocked->coroutine);
-}
-
-/* Keeps those tasks that wait for a future which is not done. */
-static void
-keep_blocked(task_list *list)
-{
-    size_t kept = 0;
-    for (size_t i = 0; i < list->count; i++) {
-        blocked_task found = list->tasks[i];
-        if (!task_is_done(found.task)) {
-            found.future = attribute(found.task, "_fut_waiter");
-            found.coroutine = attribute(found.task, "_coro");
-        }
-        if (found.future != NULL && is_pending(found.future)) {
-            list->tasks[kept++] = found;
-        }
-        else {
-            release(&found);
-        }
-    }
-    list->count = kept;
-}
-
 static void
 mark_all(reach *self, PyObject *all)
 {
@@ -543,19 +446,18 @@ mark_everything(reach *self, bool *is_held)
 PyObject *
 waiting_forever(PyObject *own, PyObject *cancellers, double timeout)
 {
-    task_list list = {0};
+    blocked_tasks list = {0};
     reach self = {
         .own = own,
         .cancellers = cancellers,
         .deadline = lg_clock_now() + (int64_t)(timeout * 1e9),
     };
-    lg_registry_visit_since(glue->tracker->registry, 0, LG_KIND_BIT(LG_TASK), collect_task, &list);
-    keep_blocked(&list);
+    bool found = blocked_tasks_find(&list);
     self.blocked = list.tasks;
     self.blocked_count = list.count;
     bool *is_held = calloc(list.count + 1, sizeof(*is_held));
     PyObject *result = NULL;
-    if (list.failed || is_held == NULL) {
+    if (!found || is_held == NULL) {
         PyErr_NoMemory();
     }
     else if (list.count == 0 || mark_everything(&self, is_held)) {
@@ -565,9 +467,6 @@ waiting_forever(PyObject *own, PyObject *cancellers, double timeout)
     free(self.nodes);
     free(self.stack);
     free(is_held);
-    for (size_t i = 0; i < list.count; i++) {
-        release(&list.tasks[i]);
-    }
-    free(list.tasks);
+    blocked_tasks_free(&list);
     return result;
 }
