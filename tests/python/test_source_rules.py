@@ -62,6 +62,59 @@ def test_the_start_up_files_are_one_line():
     ]
 
 
+class FakeBuild:
+    """What setup.py asks of setuptools' build_ext and its compiler."""
+
+    fails = ()
+
+    def __init__(self):
+        self.extensions = [SimpleNamespace(extra_compile_args=["-O2"], extra_link_args=[])]
+        self.compiler = self
+        self.built = False
+
+    def compile(self, sources, folder, extra_postargs):
+        assert Path(sources[0]).read_text()
+        if "compile" in self.fails:
+            raise ArithmeticError
+        return [f"{folder}/probe.o"]
+
+    def link_shared_object(self, objects, target, extra_postargs):
+        if "link" in self.fails:
+            raise LookupError
+
+    def build_extensions(self):
+        self.built = True
+
+
+def run_setup(monkeypatch):
+    """What setup.py gives to setup(), and its own build command, with a fake setuptools."""
+    given = {}
+    fakes = {
+        "setuptools": {"Extension": lambda *_, **__: None, "setup": given.update},
+        "setuptools.command": {},
+        "setuptools.command.build_ext": {"build_ext": FakeBuild},
+        "setuptools.errors": {"CompileError": ArithmeticError, "LinkError": LookupError},
+    }
+    for name, members in fakes.items():
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**members))
+    monkeypatch.chdir(ROOT)
+    script = ROOT / "setup.py"
+    exec(compile(script.read_text(), script, "exec"), {"__file__": str(script)})
+    return given, given["cmdclass"]["build_ext"]
+
+
+@pytest.mark.parametrize(
+    ("fails", "flags"), [((), ["-flto=auto"]), (("compile",), []), (("link",), [])]
+)
+def test_link_time_optimization_is_used_where_it_is_known(fails, flags, monkeypatch):
+    build = run_setup(monkeypatch)[1]()
+    build.fails = fails
+    build.build_extensions()
+    assert build.built
+    assert build.extensions[0].extra_compile_args == ["-O2", *flags]
+    assert build.extensions[0].extra_link_args == flags
+
+
 @pytest.mark.parametrize(
     ("version", "wanted"),
     [
@@ -72,13 +125,8 @@ def test_the_start_up_files_are_one_line():
     ],
 )
 def test_a_wheel_has_one_start_up_file_and_the_sdist_both(version, wanted, monkeypatch):
-    given = {}
-    setuptools = SimpleNamespace(Extension=lambda *_, **__: None, setup=given.update)
-    monkeypatch.setitem(sys.modules, "setuptools", setuptools)
     monkeypatch.setattr(sys, "version_info", version)
-    monkeypatch.chdir(ROOT)
-    script = ROOT / "setup.py"
-    exec(compile(script.read_text(), script, "exec"), {"__file__": str(script)})
+    given, _ = run_setup(monkeypatch)
     assert given["package_data"] == {"leakguard": ["py.typed", "*.pyi", wanted]}
     sdist = (ROOT / "MANIFEST.in").read_text().splitlines()
     assert "include python/leakguard.pth python/leakguard.start" in sdist
