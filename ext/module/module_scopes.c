@@ -90,38 +90,53 @@ core_newest_live(PyObject *module, PyObject *unused)
     return PyLong_FromUnsignedLongLong(lg_registry_newest_live(glue->tracker->registry));
 }
 
-/* What a clean check asks, in one step. */
-static PyObject *
-core_is_quiet(PyObject *module, PyObject *args)
+/* Whether the mark (epoch, serial, dropped) is of this installation, in this process, and no record
+ * was dropped since. -1 with an exception set. A clean check asks at once, without a tuple. */
+static int
+mark_holds(PyObject *const *args, Py_ssize_t count, uint64_t *ret_serial)
 {
-    (void)module;
-    unsigned long long epoch, serial, dropped;
-    if (!PyArg_ParseTuple(args, "KKK:is_quiet", &epoch, &serial, &dropped)) {
-        return NULL;
+    unsigned long long mark[3];
+    if (count != 3) {
+        PyErr_Format(PyExc_TypeError, "a mark is 3 numbers, not %zd", count);
+        return -1;
     }
-    if (!is_here() || glue->tracker == NULL || glue->epoch != epoch || lg_process_forked()) {
-        Py_RETURN_FALSE;
+    for (int i = 0; i < 3; i++) {
+        mark[i] = PyLong_AsUnsignedLongLong(args[i]);
+        if (mark[i] == (unsigned long long)-1 && PyErr_Occurred()) {
+            return -1;
+        }
+    }
+    *ret_serial = mark[1];
+    if (!is_here() || glue->tracker == NULL || glue->epoch != mark[0] || lg_process_forked()) {
+        return 0;
     }
     find_natives();
-    return PyBool_FromLong(lg_registry_newest_live(glue->tracker->registry) <= serial
-                           && glue->tracker->dropped == dropped);
+    return glue->tracker->dropped == mark[2];
+}
+
+static PyObject *
+core_is_quiet(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    uint64_t serial;
+    int holds = mark_holds(args, count, &serial);
+    if (holds < 0) {
+        return NULL;
+    }
+    return PyBool_FromLong(holds && lg_registry_newest_live(glue->tracker->registry) <= serial);
 }
 
 /* The same, and that nothing was born at all. */
 static PyObject *
-core_is_untouched(PyObject *module, PyObject *args)
+core_is_untouched(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     (void)module;
-    unsigned long long epoch, serial, dropped;
-    if (!PyArg_ParseTuple(args, "KKK:is_untouched", &epoch, &serial, &dropped)) {
+    uint64_t serial;
+    int holds = mark_holds(args, count, &serial);
+    if (holds < 0) {
         return NULL;
     }
-    if (!is_here() || glue->tracker == NULL || glue->epoch != epoch || lg_process_forked()) {
-        Py_RETURN_FALSE;
-    }
-    find_natives();
-    return PyBool_FromLong(lg_registry_last_serial(glue->tracker->registry) == serial
-                           && glue->tracker->dropped == dropped);
+    return PyBool_FromLong(holds && lg_registry_last_serial(glue->tracker->registry) == serial);
 }
 
 PyMethodDef scope_functions[] = {
@@ -131,9 +146,9 @@ PyMethodDef scope_functions[] = {
     {"enter_scope", core_enter_scope, METH_O, "enter_scope(number) -> this thread's, before"},
     {"mark", core_mark, METH_NOARGS, "(epoch, serial, dropped)"},
     {"newest_live", core_newest_live, METH_NOARGS, NULL},
-    {"is_quiet", core_is_quiet, METH_VARARGS,
+    {"is_quiet", (PyCFunction)(void (*)(void))core_is_quiet, METH_FASTCALL,
      "is_quiet(epoch, serial, dropped): whether nothing lives that was born since this mark"},
-    {"is_untouched", core_is_untouched, METH_VARARGS,
+    {"is_untouched", (PyCFunction)(void (*)(void))core_is_untouched, METH_FASTCALL,
      "is_untouched(epoch, serial, dropped): whether nothing was born since this mark"},
     {NULL, NULL, 0, NULL},
 };
