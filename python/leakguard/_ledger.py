@@ -88,10 +88,10 @@ class Mark:
         )
 
     def is_untouched(self) -> bool:
-        """Whether nothing was born, abandoned or dropped since: it could have been made now."""
+        """Whether nothing was born or dropped since: it could have been made now. (What was
+        abandoned since was born before.)"""
         return (
-            not _abandoned
-            and _overflow[0] == self.overflow
+            _overflow[0] == self.overflow
             and _core.is_untouched(self.epoch, self.serial, self.dropped)
             and self.pid == os.getpid()
         )

@@ -95,17 +95,22 @@ class Owner(Guard):
 
     def rest(self) -> bool:
         """End without a look where nothing was born at all; the next test may `begin_again` with
-        this owner, since making and closing one takes longer than a trivial test."""
+        this owner, since making and closing one takes longer than a trivial test. Until then it
+        stays entered."""
         if self._watch is not None or self._loops or self._left or not self._mark.is_untouched():
             return False
-        self.own.leave()
         self._mark.is_guard = False
         return True
 
     def begin_again(self, name: str) -> bool:
         """Be the owner of this test, of the same options. False where something was born since
-        `rest`, or the thread is another: then this one is to be closed, and a new one made."""
-        if not self._mark.is_untouched() or self._thread != threading.get_ident():
+        `rest`, or the thread or context is another: then this one is to be dropped, and a new one
+        made."""
+        if (
+            not self._mark.is_untouched()
+            or not self.own.is_entered()
+            or self._thread != threading.get_ident()
+        ):
             return False
         self.name = self.label = name
         if self.options.label is not None:
@@ -113,10 +118,6 @@ class Owner(Guard):
         self._mark.is_guard = True
         self.own.begin_again()
         return True
-
-    def close(self) -> None:
-        """After `rest`: no test begins again with this one."""
-        self._close()
 
     def note_loop(self) -> None:
         """The loop that runs here is not this code's own: whoever runs it closes it."""

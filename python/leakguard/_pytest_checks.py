@@ -15,7 +15,7 @@ from _leakguard_pytest import MARKER, markers_of
 from leakguard import _abandoned, _imports, _owner, _tracking
 from leakguard._errors import LeakError, LeakWarning, error_of
 from leakguard._findings import is_clean
-from leakguard._pytest_summary import SECTION, finding
+from leakguard._pytest_summary import SECTION, finding, show_below
 from leakguard._report import Report
 
 if TYPE_CHECKING:
@@ -27,31 +27,79 @@ if TYPE_CHECKING:
     from leakguard._guard import Options
     from leakguard._owner import Owner
     from leakguard._pytest_session import Settings
-    from leakguard._pytest_summary import Summary
+    from leakguard._pytest_summary import Outcomes, Summary
 
 _TELLING = "leakguard-telling"
+_PUTTING_BACK = "leakguard-putting-back"
+_Function = pytest.Function
 
 
 class _Test:
-    """The test that runs now."""
+    """The test that runs now; when it has left nothing behind, the next one after it."""
 
-    __slots__ = ("_checks", "_function", "_own_teardown", "failed", "item", "owner", "skipped")
+    __slots__ = (
+        "_checks",
+        "_function",
+        "_is_in_place",
+        "_is_setup_in_place",
+        "_own_setup",
+        "_own_teardown",
+        "_plain",
+        "failed",
+        "item",
+        "owner",
+        "skipped",
+    )
 
     def __init__(self, item: pytest.Item, owner: Owner, checks: Checks) -> None:
-        self.item = item
         self.owner = owner
         self._checks = checks
+        self._function: tuple[Any, str, Any] | None = None
+        self._own_setup: Callable[[], None] | None = None
+        self._own_teardown: Callable[[], None] | None = None
+        self._is_in_place = self._is_setup_in_place = False
+        self._plain: object = None  # the function of the last test that had one that is not async
+        self.begin(item)
+
+    def begin(self, item: pytest.Item) -> None:
+        self.item = item
         self.failed = False  # by itself, before the check
         self.skipped = False  # instead of being set up
-        self._own_teardown: Callable[[], None] | None = None
-        self._function: tuple[Any, str, Any] | None = None
 
-    def end_in_teardown(self) -> None:
+    def note_outcome(self, report: pytest.TestReport) -> None:
+        """Of its set-up or call, as the report says: other plugins may have changed that."""
+        if report.when != "teardown":
+            self.failed |= report.failed or _failed_as_expected(report)
+            self.skipped |= report.skipped and report.when == "setup"
+
+    def take_place(self) -> None:
         """Have it end after the node's own teardown, which is what pytest calls last of a test,
-        after all its fixtures' and before those of wider fixtures."""
+        after all its fixtures' and before those of wider fixtures; and an async test prepared after
+        the node's own set-up."""
         item = self.item
-        self._own_teardown = item.teardown
+        self._is_in_place = True
+        self._own_teardown = item.__dict__.get("teardown")
         item.teardown = self._teardown  # type: ignore[method-assign]
+        if type(item) is _Function:
+            function = item.obj
+            if function is self._plain:
+                return
+            if _owner.is_plain(function):
+                self._plain = function
+                return
+        self._is_setup_in_place = True
+        self._own_setup = item.__dict__.get("setup")
+        item.setup = self._setup  # type: ignore[method-assign]
+
+    def _setup(self) -> None:
+        __tracebackhide__ = True
+        self._put_back_setup()
+        self.item.setup()
+        self.prepare_call()
+
+    def _put_back_setup(self) -> None:
+        self._is_setup_in_place = False
+        _put_back(self.item, "setup", self._setup, self._own_setup)
 
     def _teardown(self) -> None:
         __tracebackhide__ = True
@@ -74,6 +122,7 @@ class _Test:
         if place is not None:
             function = getattr(place, name)
             self._function = place, name, function
+            self._checks.will_put_back()
             setattr(place, name, _owner.in_scope_of(self._checks.owner_of_test, function))
 
     def put_back_function(self) -> None:
@@ -87,33 +136,60 @@ class _Test:
         """Put back what this has replaced."""
         if self._function is not None:
             self.put_back_function()
-        own = self._own_teardown
-        if own is not None:
-            self._own_teardown = None
-            del self.item.teardown  # the class's again
-            if self.item.teardown != own:
-                self.item.teardown = own  # type: ignore[method-assign]
+        if self._is_in_place:
+            self._is_in_place = False
+            item = self.item
+            if self._is_setup_in_place:
+                self._put_back_setup()
+            if self._own_teardown is None:
+                del item.teardown  # the class's again
+            else:
+                item.teardown = self._own_teardown  # type: ignore[method-assign]
+
+
+def _put_back(item: pytest.Item, name: str, ours: object, own: object) -> None:
+    """The attribute of this item, where it is still ours."""
+    if item.__dict__.get(name) == ours:
+        if own is None:
+            delattr(item, name)
+        else:
+            setattr(item, name, own)
 
 
 class Checks:
     """The plugin object: registered where at least one test is to be checked."""
 
     def __init__(
-        self, settings: Settings, plugins: pytest.PytestPluginManager, summary: Summary | None
+        self,
+        settings: Settings,
+        plugins: pytest.PytestPluginManager,
+        summary: Summary | None = None,
+        outcomes: Outcomes | None = None,
     ) -> None:
-        """summary: of this process, which is told of clean tests at once; None where only reports
-        come to one."""
+        """summary, outcomes: of this process, where each phase of a test is reported before the
+        next one begins; else all is told in the reports."""
         self._settings = settings
+        self._every = settings.every
         self._plugins = plugins
         self._summary = summary
+        self._outcomes = outcomes
+        # Of a test's name, where that is all to be noted of a clean one.
+        self._count_clean: Callable[[str], None] | None = None
+        if summary is not None and settings.baseline is None:
+            self._count_clean = summary.clean.add
         self._default = settings.options()
         self._marked: dict[tuple[int, ...], tuple[Sequence[pytest.Mark], Options]] = {}
+        self._item: pytest.Item | None = None  # the last one
+        self._parent: Any = None  # of the last one
+        self._markers_around: list[list[pytest.Mark]] = []  # of that parent and those around it
         self._test: _Test | None = None
-        self._resting: Owner | None = None  # of a test that has ended; with the default options
+        self._resting: _Test | None = None  # has ended, nothing was born in it
         self._fixtures: dict[pytest.FixtureDef[Any], Owner] = {}  # the wider ones, set up
+        self._plain_fixture: object = None  # the last one that is not async
         self._setting_up: list[Owner] = []  # one for another, outermost first
         self._ended: list[tuple[Owner, Report]] = []  # since the last report of a teardown
         self._findings: list[str | dict[str, Any]] = []
+        self._failed: Owner | None = None  # of a test that did by itself
         self._raised: LeakError | None = None
         self._told: list[Report] = []  # in that error
         self._interrupted = False
@@ -131,10 +207,16 @@ class Checks:
         if not self._plugins.has_plugin(_TELLING):
             self._plugins.register(_Telling(self), _TELLING)
 
+    def will_put_back(self) -> None:
+        """A test's function was replaced, for its call."""
+        if not self._plugins.has_plugin(_PUTTING_BACK):
+            self._plugins.register(_PuttingBack(self), _PUTTING_BACK)
+
     def finish(self) -> None:
         """End what `begin` began."""
-        if self._plugins.has_plugin(_TELLING):
-            self._plugins.unregister(name=_TELLING)
+        for name in (_TELLING, _PUTTING_BACK):
+            if self._plugins.has_plugin(name):
+                self._plugins.unregister(name=name)
         self._forget_resting()
         _abandoned.no_longer_before_close(self._loop_closes)
         if not self._was_installed:
@@ -163,45 +245,63 @@ class Checks:
                 warnings.filterwarnings("always", category=LeakWarning)
             return (yield)
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
-        markers = markers_of(item)
-        if not self._settings.wants(item, markers):
-            result = yield
-        else:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        # No wrapper, which would cost five times as much: what other plugins' wrappers begin before
+        # this, they end after the test's teardown.
+        if self._test is not None:  # its set-up came to no item, and its teardown failed
+            self.end_test(self._test)
+        self._item = item
+        markers = self._markers_of(item)
+        if (markers or not self._every) and not self._settings.wants(item, markers):
+            self._forget_resting()
+            return
+        options = self._default
+        if markers:
             try:
-                options = self._options_of(markers) if markers else self._default
+                options = self._options_of(markers)
             except (TypeError, ValueError) as error:
-                yield  # what other plugins begin here, they end in the teardown
-                pytest.fail(f"@pytest.mark.{MARKER}: {error}", pytrace=False)
-            self._begin_test(item, options).end_in_teardown()
-            result = yield
-        if self._test is not None:  # a fixture may have asked for it only now
-            self._test.prepare_call()
-        return result
+                _fail_after_setup(item, f"@pytest.mark.{MARKER}: {error}")
+                return
+        self._begin_test(item, options).take_place()
+
+    def _markers_of(self, item: pytest.Item) -> Sequence[pytest.Mark]:
+        """As markers_of; the nodes around are gone through once for all tests in them."""
+        if item.parent is not self._parent:
+            node = self._parent = item.parent
+            self._markers_around = around = []
+            while node is not None:
+                around.append(node.own_markers)
+                node = node.parent
+        if any(self._markers_around):
+            return markers_of(item)
+        for marker in item.own_markers:
+            if marker.name == MARKER:
+                return markers_of(item)
+        return ()
 
     def _begin_test(self, item: pytest.Item, options: Options) -> _Test:
         if item.user_properties:
             item.user_properties[:] = [it for it in item.user_properties if it[0] != MARKER]
-        test = self._test = _Test(item, self._owner_for(options, item.nodeid), self)
+        test = self._resting
+        if test is not None:
+            self._resting = None
+            _imports.catch_up()
+            if options is test.owner.options and test.owner.begin_again(item.nodeid):
+                test.begin(item)
+                self._test = test
+                return test
+            test.owner.drop()
+        self._item = item
+        owner = _owner.Owner(options, "test", item.nodeid)
+        owner.leave_out(self._scopes_of_fixtures)
+        self._test = test = _Test(item, owner, self)
         return test
 
-    def _owner_for(self, options: Options, name: str) -> Owner:
-        resting = self._resting
-        if resting is not None:
-            _imports.catch_up()
-            if options is resting.options and resting.begin_again(name):
-                self._resting = None
-                return resting
-            self._forget_resting()
-        owner = _owner.Owner(options, "test", name)
-        owner.leave_out(self._scopes_of_fixtures)
-        return owner
-
     def _forget_resting(self) -> None:
-        resting, self._resting = self._resting, None
-        if resting is not None:
-            resting.close()
+        if self._resting is not None:
+            self._resting.owner.drop()
+            self._resting = None
 
     def _scopes_of_fixtures(self) -> list[int]:
         return [it.own.number for it in self._fixtures.values()]
@@ -233,18 +333,27 @@ class Checks:
             return
         self._test = None
         test.put_back()
+        owner = test.owner
         if self._interrupted:
-            test.owner.drop()
-        elif test.owner.rest():
-            self._resting = test.owner
-            if not test.skipped:
-                self._note_clean(test.owner)
-        else:
-            report = test.owner.end(failed=test.failed)
-            if report is not None and not (is_clean(report) and test.skipped):
-                self._note(test.owner, report)
-            elif not test.skipped:
-                self._note_clean(test.owner)
+            owner.drop()
+            return
+        if owner.rest():
+            self._resting = test
+            if self._count_clean is not None:
+                self._count_clean(owner.name)
+                return
+            report = None
+        if self._outcomes is not None:
+            for reported in self._outcomes.of(test.item):
+                test.note_outcome(reported)
+        if self._resting is not test:
+            if test.failed:
+                self._failed = owner
+            report = owner.end(failed=test.failed)
+        if report is not None and not (is_clean(report) and test.skipped):
+            self._note(owner, report)
+        elif not test.skipped:
+            self._note_clean(owner)
 
     def _end_fixture(self, fixturedef: pytest.FixtureDef[Any]) -> None:
         owner = self._fixtures.pop(fixturedef)
@@ -258,23 +367,24 @@ class Checks:
                 self._note(owner, report)
 
     def _note_clean(self, owner: Owner) -> None:
-        summary = self._summary
         found: str | dict[str, Any] = owner.name
         if owner.reason != "test" or self._settings.baseline is not None:
             report = Report([], reason=owner.reason, label=owner.label)
             found = finding(owner, report, self._known(report))
-        elif summary is not None:
-            summary.add_clean(owner.name)
-            return
-        if summary is not None:
-            summary.add((found,))
+        self._add(found)
+
+    def _add(self, found: str | dict[str, Any]) -> None:
+        if self._summary is not None:
+            self._summary.add((found,))
         else:
             self._findings.append(found)
 
     def _note(self, owner: Owner, report: Report) -> None:
         self._begin_telling()
         self._ended.append((owner, report))
-        self._findings.append(finding(owner, report, self._known(report)))
+        self._add(finding(owner, report, self._known(report)))
+        if self._item is not None and not is_clean(report):
+            self._item.user_properties.append((MARKER, report.to_json()))
 
     def _known(self, report: Report) -> list[Key]:
         baseline = self._settings.baseline
@@ -294,7 +404,10 @@ class Checks:
             if self._test is None and not self._settings.every:
                 return (yield)
             owner = self._begin_fixture(fixturedef, request)
-        elif self._test is None or _owner.is_plain(fixturedef.func):
+        elif self._test is None or fixturedef.func is self._plain_fixture:
+            return (yield)
+        elif _owner.is_plain(fixturedef.func):
+            self._plain_fixture = fixturedef.func
             return (yield)
         else:
             owner = self._test.owner
@@ -354,39 +467,29 @@ class Checks:
             if owner.uses(loop):
                 owner.check_loop(loop)
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, None, None]:
-        test = self._test
-        if test is not None:
-            test.put_back_function()
-        try:
-            yield
-        finally:
-            if test is not None:
-                self.end_test(test)  # where the set-up did not come as far as to the item
-            for _, report in self._ended:
-                if not is_clean(report):
-                    item.user_properties.append((MARKER, report.to_json()))
-        if not self._ended:
+    def put_back_function(self) -> None:
+        """The call is over."""
+        if self._test is not None:
+            self._test.put_back_function()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_teardown(self) -> None:
+        # After pytest's own; no wrapper here either. Where that has failed, its report tells.
+        if self._test is not None:
+            self.end_test(self._test)  # where the set-up did not come as far as to the item
+        if not self._ended or self._settings.update:
             return
-        raising = [
-            report
-            for owner, report in self._ended
-            if _fails(owner, report)
-            and not self._settings.update
-            and not (test is not None and owner is test.owner and test.failed)
-        ]
+        failed = self._failed
+        raising = [it for owner, it in self._ended if _fails(owner, it) and owner is not failed]
         if raising:
             self._told = raising
             self._raised = error_of(raising[0], "\n\n".join(it.text() for it in raising))
             raise self._raised
 
     def note_outcome(self, report: pytest.TestReport) -> None:
-        """Of a set-up or call, as its report says: other plugins may have changed that."""
-        test = self._test
-        if test is not None and report.when != "teardown":
-            test.failed |= report.failed or _failed_as_expected(report)
-            test.skipped |= report.skipped and report.when == "setup"
+        """Of a set-up or call."""
+        if self._test is not None:
+            self._test.note_outcome(report)
 
     def tell(self, report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:
         """Put what was found since the last one into the report of a teardown."""
@@ -399,9 +502,15 @@ class Checks:
         told, self._told = self._told, []
         if call.excinfo is not None and raised is not None and call.excinfo.value is raised:
             report.longrepr = _long_text(call.excinfo, raised.report)
+        else:
+            told = []
         for owner, found in ended:
             if _fails(owner, found) and not any(it is found for it in told):
                 report.sections.append((f"{SECTION}left by the {owner.reason}", found.text()))
+        if self._outcomes is not None and self._item is not None:
+            for it in self._outcomes.of(self._item):
+                if it.when == "setup" and it.failed:
+                    show_below(it, report)
 
     def pytest_keyboard_interrupt(self) -> None:
         self._interrupted = True
@@ -425,6 +534,29 @@ class _Telling:
         else:
             self._checks.note_outcome(report)
         return report
+
+
+class _PuttingBack:
+    """The plugin object that puts a test's function back when its call is over."""
+
+    def __init__(self, checks: Checks) -> None:
+        self._checks = checks
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self) -> None:
+        self._checks.put_back_function()
+
+
+def _fail_after_setup(item: pytest.Item, message: str) -> None:
+    """What other plugins begin in the set-up, they end in the teardown."""
+    own = item.__dict__.get("setup")
+
+    def setup() -> None:
+        _put_back(item, "setup", setup, own)
+        item.setup()
+        pytest.fail(message, pytrace=False)
+
+    item.setup = setup  # type: ignore[method-assign]
 
 
 def _failed_as_expected(report: pytest.TestReport) -> bool:

@@ -11,7 +11,7 @@ from _leakguard_pytest import FIXTURE, markers_of
 from leakguard._check import parse_grace
 from leakguard._guard import Options
 from leakguard._pytest_checks import Checks
-from leakguard._pytest_summary import Summary
+from leakguard._pytest_summary import Gathering, Outcomes, Summary
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _CHECKS = "leakguard-checks"
 _SUMMARY = "leakguard-summary"
+_GATHERING = "leakguard-gathering"
 
 
 _ARGUMENTS = (
@@ -86,7 +87,9 @@ def settings_of(config: pytest.Config) -> Settings:
 
 def gather(config: pytest.Config) -> None:
     """Register the summary by itself, of what the reports of other processes say."""
-    config.pluginmanager.register(Summary(settings_of(config)), _SUMMARY)
+    summary = Summary(settings_of(config))
+    config.pluginmanager.register(summary, _SUMMARY)
+    config.pluginmanager.register(Gathering(summary), _GATHERING)
 
 
 def begin(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
@@ -121,14 +124,28 @@ def checks_of(config: pytest.Config) -> Checks:
     if found is None:
         settings = settings_of(config)
         manager = config.pluginmanager
-        summary = None if _is_worker(config) else Summary(settings)
-        found = Checks(settings, manager, summary if _logs_at_once(config) else None)
+        outcomes = _outcomes(config)
+        if outcomes is not None:
+            summary = Summary(settings, outcomes)
+            manager.register(summary, _SUMMARY)
+            found = Checks(settings, manager, summary, outcomes)
+        else:
+            found = Checks(settings, manager)
+            if not _is_worker(config):
+                gather(config)
         found.begin()
         manager.register(found, _CHECKS)
-        if summary is not None:
-            summary.checks = found
-            manager.register(summary, _SUMMARY)
     return found
+
+
+def _outcomes(config: pytest.Config) -> Outcomes | None:
+    """Where pytest's reporter knows how each phase of a test ended before the next one begins."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if not isinstance(reporter, pytest.TerminalReporter):
+        return None
+    if _is_worker(config) or not _logs_at_once(config):
+        return None
+    return Outcomes(reporter.stats)
 
 
 def _logs_at_once(config: pytest.Config) -> bool:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from leakguard._baseline import Key
     from leakguard._findings import Fanout
     from leakguard._owner import Owner
-    from leakguard._pytest_checks import Checks
     from leakguard._pytest_session import Settings
     from leakguard._report import Leak, Report
 
@@ -62,52 +61,28 @@ def _limit_line(fanout: Fanout) -> str:
 class Summary:
     """The plugin object that gathers and tells."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, outcomes: Outcomes | None = None) -> None:
+        """outcomes: where tests that were not even set up are among the clean ones."""
         self._settings = settings
-        self._checked: set[str] = set()  # node ids of tests, and names of fixtures
-        self._tests = 0
+        self.clean: set[str] = set()  # node ids of tests that left nothing behind
+        self._tests: set[str] = set()  # of the others
+        self._fixtures: set[str] = set()
         self._sites: dict[str, dict[str, bool]] = {}  # line -> who left it -> whether a test
         self._limits: set[str] = set()  # the lines among these that are about a limit
         self._blocks = 0
         self._known: dict[Key, set[str]] = {}
         self._hidden = 0
         self._gone: list[str] = []
-        self._failed_setup: pytest.TestReport | None = None
-        self.checks: Checks | None = None  # in this process
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.outcome != "passed":
-            if self.checks is not None:
-                self.checks.note_outcome(report)
-            if report.when == "setup" and report.failed:
-                self._failed_setup = report
-        elif self._failed_setup is not None and report.when == "setup":
-            self._failed_setup = None
-        found = report.__dict__.get("leakguard")
-        if found is None:
-            return
-        self.add(found)
-        failed = self._failed_setup
-        if failed is not None and failed.nodeid == report.nodeid:
-            # pytest shows a teardown's sections below a failed call, not below a failed set-up.
-            failed.sections += [it for it in report.sections if it[0].startswith(SECTION)]
-
-    def add_clean(self, name: str) -> None:
-        """A test that left nothing behind."""
-        if name not in self._checked:
-            self._checked.add(name)
-            self._tests += 1
+        self._outcomes = outcomes
 
     def add(self, found: Iterable[str | dict[str, Any]]) -> None:
         """What the checks of one report found: `finding` of each, or a clean test's name."""
         for one in found:
             if isinstance(one, str):  # a test that left nothing behind
-                self.add_clean(one)
+                self.clean.add(one)
                 continue
             name = one["name"]
-            if one["test"] and name not in self._checked:
-                self._tests += 1
-            self._checked.add(name)
+            (self._tests if one["test"] else self._fixtures).add(name)
             self._hidden += one["hidden"]
             self._limits.update(one["limits"])
             self._blocks += one["blocks"]
@@ -127,7 +102,7 @@ class Summary:
         baseline = self._settings.baseline
         if baseline is None:
             return
-        ran = {without_parameters(name) for name in self._checked}
+        ran = {without_parameters(name) for name in self._checked() | self._fixtures}
         self._gone = [str(entry) for entry in baseline.gone(self._known, ran)]
         if self._settings.update:
             from leakguard._baseline import save
@@ -137,9 +112,10 @@ class Summary:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         asked = self._settings.every and not terminalreporter.config.option.collectonly
-        if not self._checked and not asked:
+        tests = self._checked()
+        if not tests and not self._fixtures and not asked:
             return
-        checked = _plural(self._tests, "test") + " checked"
+        checked = _plural(len(tests), "test") + " checked"
         if self._sites:
             terminalreporter.section("leakguard")
             by_count = sorted(self._sites.items(), key=lambda it: (-len(it[1]), it[0]))
@@ -153,6 +129,10 @@ class Summary:
         else:
             terminalreporter.write_line(f"leakguard: {checked}, no leaks{self._more()}")
         self._tell_baseline(terminalreporter)
+
+    def _checked(self) -> set[str]:
+        skipped = self._outcomes.skipped() if self._outcomes is not None else set()
+        return self._tests | (self.clean - skipped)
 
     def _more(self) -> str:
         more = f", a limit exceeded at {_plural(len(self._limits), 'site')}" if self._limits else ""
@@ -178,6 +158,60 @@ class Summary:
             )
             for entry in self._gone:
                 terminalreporter.write_line(f"  {entry}")
+
+
+class Gathering:
+    """The plugin object that hands on what the reports say, of this process or of others."""
+
+    def __init__(self, summary: Summary) -> None:
+        self._summary = summary
+        self._failed_setup: pytest.TestReport | None = None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "setup":
+            self._failed_setup = report if report.failed else None
+        found = report.__dict__.get("leakguard")
+        if found is not None:
+            self._summary.add(found)
+            failed = self._failed_setup
+            if failed is not None and failed.nodeid == report.nodeid:
+                show_below(failed, report)
+
+
+class Outcomes:
+    """How tests ended, as pytest's own reporter keeps it: a hook of ours that is called for each
+    report would take a sixth of what checking a clean test takes."""
+
+    def __init__(self, stats: dict[str, list[Any]]) -> None:
+        """stats: what a TerminalReporter fills, whatever names its categories are given."""
+        self._stats = stats
+
+    def of(self, item: pytest.Item) -> list[pytest.TestReport]:
+        """What was reported of the test that runs now."""
+        nodeid = item.nodeid
+        found = []
+        for reports in self._stats.values():
+            for report in reversed(reports):
+                if getattr(report, "nodeid", None) != nodeid:
+                    break
+                if isinstance(report, pytest.TestReport):
+                    found.append(report)
+        return found
+
+    def skipped(self) -> set[str]:
+        """The node ids of tests that were skipped instead of being set up."""
+        return {
+            report.nodeid
+            for category, reports in self._stats.items()
+            if category not in ("", "passed")  # pytest's own names, and nearly all there is
+            for report in reports
+            if isinstance(report, pytest.TestReport) and report.when == "setup" and report.skipped
+        }
+
+
+def show_below(failed: pytest.TestReport, teardown: pytest.TestReport) -> None:
+    """pytest shows a teardown's sections below a failed call, not below a failed set-up."""
+    failed.sections += [it for it in teardown.sections if it[0].startswith(SECTION)]
 
 
 def without_parameters(name: str) -> str:

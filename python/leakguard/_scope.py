@@ -52,13 +52,21 @@ class Scope:
             _core.scope_begins(self._inner, self.number)
         self.enter()
 
+    def is_entered(self) -> bool:
+        """Whether code here, in this context, is the block's, and of no block inside it."""
+        return _variable.get(0) == self._inner
+
     def begin_again(self) -> None:
-        """After `leave`, where nothing was created in it: as if it were made and entered now."""
-        _parents.pop(self._inner, None)
-        _parents[self.number] = _variable.get(0)
-        self._inner = next(_numbers)
-        _parents[self._inner] = self.number
-        self.enter()
+        """While it is entered and nothing was created in it, as if it were made and entered now:
+        what still runs in a context copied from here is no longer the block's."""
+        if self._inner != self.number:
+            _parents.pop(self._inner, None)
+        number = self._inner = next(_numbers)
+        _parents[number] = self.number
+        if _parents.get(self.number):
+            _core.scope_begins(number, self.number)
+        _variable.set(number)
+        _core.enter_scope(number)
 
     def enter_in(self, context: contextvars.Context) -> None:
         """For good, for code that runs in this context."""

@@ -257,3 +257,153 @@ def test_the_plugin_is_also_known_by_its_module(suite):
     """)  # fmt: skip
     assert found.leaking == ["test_leaks"]
     assert "leakguard: 1 test checked, leaks from 1 site" in found.text
+
+
+def test_what_other_plugins_put_around_a_test_is_theirs(suite):
+    """Begun before the test's set-up, and ended after its teardown."""
+    found = suite(
+        "--leakguard",
+        conftest="""
+            import threading
+            import pytest
+
+            @pytest.hookimpl(wrapper=True)
+            def pytest_runtest_setup(item):
+                item.stop = threading.Event()
+                item.thread = threading.Thread(target=item.stop.wait)
+                item.thread.start()
+                return (yield)
+
+            @pytest.hookimpl(wrapper=True)
+            def pytest_runtest_teardown(item):
+                try:
+                    return (yield)
+                finally:
+                    item.stop.set()
+                    item.thread.join()
+        """,
+        leaks=LEAKS,
+        test_it="""
+            from leaks import leak
+
+            def test_first():
+                pass
+
+            def test_leaks():
+                leak()
+
+            def test_last():
+                pass
+        """,
+    )
+    assert found.leaking == ["test_leaks"]
+    assert found.clean == ["test_first", "test_last"]
+
+
+def test_a_skipped_test_is_not_a_checked_one(suite):
+    found = suite(
+        "--leakguard",
+        conftest="""
+            def pytest_report_teststatus(report):
+                if report.skipped and "own_word" in report.nodeid:
+                    return "left out", "o", "LEFT OUT"
+        """,
+        test_it="""
+            import pytest
+
+            @pytest.fixture
+            def skipping():
+                pytest.skip("in its set-up")
+
+            def test_checked():
+                pass
+
+            @pytest.mark.skip
+            def test_marked():
+                pass
+
+            @pytest.mark.skip
+            def test_marked_own_word():
+                pass
+
+            def test_by_fixture(skipping):
+                pass
+
+            def test_in_its_call():
+                pytest.skip("half-way")
+        """,
+    )
+    assert "leakguard: 2 tests checked, no leaks" in found.text
+
+
+def test_without_pytest_s_reporter_leaks_are_found_as_well(suite):
+    files = {
+        "leaks": LEAKS,
+        "conftest": """
+            import pytest
+
+            @pytest.hookimpl(trylast=True)
+            def pytest_configure(config):
+                config.pluginmanager.unregister(name="terminalreporter")
+
+            def pytest_runtest_logreport(report):
+                print(report.nodeid, report.when, report.outcome, [it[0] for it in report.sections])
+        """,
+        "test_it": """
+            from leaks import leak
+
+            def test_clean():
+                pass
+
+            def test_leaks():
+                leak()
+
+            def test_fails():
+                leak()
+                assert False
+        """,
+    }
+    found = suite("--leakguard", "-s", **files)
+    assert found.status == 1
+    assert "test_it.py::test_clean teardown passed []" in found.text
+    assert "test_it.py::test_leaks teardown failed []" in found.text
+    told = "['leakguard teardown: left by the test']"
+    assert f"test_it.py::test_fails teardown passed {told}" in found.text
+
+
+def test_an_item_s_own_set_up_is_left_as_it_was(suite):
+    found = suite(
+        "--leakguard",
+        conftest="""
+            def pytest_runtest_logfinish(nodeid, location):
+                print("left", nodeid, sorted({"setup", "teardown"} & vars(ITEMS[nodeid]).keys()))
+
+            ITEMS = {}
+
+            def pytest_collection_modifyitems(items):
+                for item in items:
+                    ITEMS[item.nodeid] = item
+                (item,) = [it for it in items if it.name == "test_own"]
+                own = item.setup
+                item.setup = lambda: (print("own set-up"), own())
+        """,
+        test_it="""
+            import pytest
+            import unittest
+
+            class TestIt(unittest.IsolatedAsyncioTestCase):
+                async def test_own(self):
+                    pass
+
+                async def test_async(self):
+                    pass
+
+                @pytest.mark.skip
+                async def test_skipped(self):
+                    pass
+        """,
+    )
+    assert "own set-up" in found.text
+    assert "left test_it.py::TestIt::test_async []" in found.text
+    assert "left test_it.py::TestIt::test_own ['setup']" in found.text
+    assert "left test_it.py::TestIt::test_skipped []" in found.text
