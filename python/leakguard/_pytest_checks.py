@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import os
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from _leakguard_pytest import MARKER, markers_of
 from leakguard import _abandoned, _imports, _owner, _tracking
 from leakguard._errors import LeakError, LeakWarning, error_of
 from leakguard._findings import is_clean
+from leakguard._pytest_item import Test, fail_after_setup
 from leakguard._pytest_summary import SECTION, finding, show_below
 from leakguard._report import Report
 
@@ -31,129 +31,6 @@ if TYPE_CHECKING:
 
 _TELLING = "leakguard-telling"
 _PUTTING_BACK = "leakguard-putting-back"
-_Function = pytest.Function
-
-
-class _Test:
-    """The test that runs now; when it has left nothing behind, the next one after it."""
-
-    __slots__ = (
-        "_checks",
-        "_function",
-        "_is_in_place",
-        "_is_setup_in_place",
-        "_own_setup",
-        "_own_teardown",
-        "_plain",
-        "failed",
-        "item",
-        "owner",
-        "skipped",
-    )
-
-    def __init__(self, item: pytest.Item, owner: Owner, checks: Checks) -> None:
-        self.owner = owner
-        self._checks = checks
-        self._function: tuple[Any, str, Any] | None = None
-        self._own_setup: Callable[[], None] | None = None
-        self._own_teardown: Callable[[], None] | None = None
-        self._is_in_place = self._is_setup_in_place = False
-        self._plain: object = None  # the function of the last test that had one that is not async
-        self.begin(item)
-
-    def begin(self, item: pytest.Item) -> None:
-        self.item = item
-        self.failed = False  # by itself, before the check
-        self.skipped = False  # instead of being set up
-
-    def note_outcome(self, report: pytest.TestReport) -> None:
-        """Of its set-up or call, as the report says: other plugins may have changed that."""
-        if report.when != "teardown":
-            self.failed |= report.failed or _failed_as_expected(report)
-            self.skipped |= report.skipped and report.when == "setup"
-
-    def take_place(self) -> None:
-        """Have it end after the node's own teardown, which is what pytest calls last of a test,
-        after all its fixtures' and before those of wider fixtures; and an async test prepared after
-        the node's own set-up."""
-        item = self.item
-        self._is_in_place = True
-        self._own_teardown = item.__dict__.get("teardown")
-        item.teardown = self._teardown  # type: ignore[method-assign]
-        if type(item) is _Function:
-            function = item.obj
-            if function is self._plain:
-                return
-            if _owner.is_plain(function):
-                self._plain = function
-                return
-        self._is_setup_in_place = True
-        self._own_setup = item.__dict__.get("setup")
-        item.setup = self._setup  # type: ignore[method-assign]
-
-    def _setup(self) -> None:
-        __tracebackhide__ = True
-        self._put_back_setup()
-        self.item.setup()
-        self.prepare_call()
-
-    def _put_back_setup(self) -> None:
-        self._is_setup_in_place = False
-        _put_back(self.item, "setup", self._setup, self._own_setup)
-
-    def _teardown(self) -> None:
-        __tracebackhide__ = True
-        self.put_back()
-        try:
-            self.item.teardown()
-        finally:
-            self._checks.end_test(self)
-
-    def prepare_call(self) -> None:
-        """Have an async test run in the owner's scope, whoever runs it."""
-        instance = getattr(self.item, "instance", None)
-        if instance is not None:
-            context = getattr(instance, "_asyncioTestContext", None)
-            if context is not None:
-                self.owner.own.enter_in(context)
-        if self._function is not None:
-            return
-        place, name = _async_function_of(self.item)
-        if place is not None:
-            function = getattr(place, name)
-            self._function = place, name, function
-            self._checks.will_put_back()
-            setattr(place, name, _owner.in_scope_of(self._checks.owner_of_test, function))
-
-    def put_back_function(self) -> None:
-        """The call is over."""
-        if self._function is not None:
-            place, name, function = self._function
-            self._function = None
-            setattr(place, name, function)
-
-    def put_back(self) -> None:
-        """Put back what this has replaced."""
-        if self._function is not None:
-            self.put_back_function()
-        if self._is_in_place:
-            self._is_in_place = False
-            item = self.item
-            if self._is_setup_in_place:
-                self._put_back_setup()
-            if self._own_teardown is None:
-                del item.teardown  # the class's again
-            else:
-                item.teardown = self._own_teardown  # type: ignore[method-assign]
-
-
-def _put_back(item: pytest.Item, name: str, ours: object, own: object) -> None:
-    """The attribute of this item, where it is still ours."""
-    if item.__dict__.get(name) == ours:
-        if own is None:
-            delattr(item, name)
-        else:
-            setattr(item, name, own)
 
 
 class Checks:
@@ -182,8 +59,8 @@ class Checks:
         self._item: pytest.Item | None = None  # the last one
         self._parent: Any = None  # of the last one
         self._markers_around: list[list[pytest.Mark]] = []  # of that parent and those around it
-        self._test: _Test | None = None
-        self._resting: _Test | None = None  # has ended, nothing was born in it
+        self._test: Test | None = None
+        self._resting: Test | None = None  # has ended, nothing was born in it
         self._fixtures: dict[pytest.FixtureDef[Any], Owner] = {}  # the wider ones, set up
         self._plain_fixture: object = None  # the last one that is not async
         self._setting_up: list[Owner] = []  # one for another, outermost first
@@ -261,7 +138,7 @@ class Checks:
             try:
                 options = self._options_of(markers)
             except (TypeError, ValueError) as error:
-                _fail_after_setup(item, f"@pytest.mark.{MARKER}: {error}")
+                fail_after_setup(item, f"@pytest.mark.{MARKER}: {error}")
                 return
         self._begin_test(item, options).take_place()
 
@@ -280,7 +157,7 @@ class Checks:
                 return markers_of(item)
         return ()
 
-    def _begin_test(self, item: pytest.Item, options: Options) -> _Test:
+    def _begin_test(self, item: pytest.Item, options: Options) -> Test:
         if item.user_properties:
             item.user_properties[:] = [it for it in item.user_properties if it[0] != MARKER]
         test = self._resting
@@ -295,7 +172,7 @@ class Checks:
         self._item = item
         owner = _owner.Owner(options, "test", item.nodeid)
         owner.leave_out(self._scopes_of_fixtures)
-        self._test = test = _Test(item, owner, self)
+        self._test = test = Test(item, owner, self)
         return test
 
     def _forget_resting(self) -> None:
@@ -327,7 +204,7 @@ class Checks:
             given.update(marker.kwargs)
         return self._settings.options(**given) if given else self._default
 
-    def end_test(self, test: _Test) -> None:
+    def end_test(self, test: Test) -> None:
         """After its last piece; without effect where that has been done."""
         if test is not self._test:
             return
@@ -547,22 +424,6 @@ class _PuttingBack:
         self._checks.put_back_function()
 
 
-def _fail_after_setup(item: pytest.Item, message: str) -> None:
-    """What other plugins begin in the set-up, they end in the teardown."""
-    own = item.__dict__.get("setup")
-
-    def setup() -> None:
-        _put_back(item, "setup", setup, own)
-        item.setup()
-        pytest.fail(message, pytrace=False)
-
-    item.setup = setup  # type: ignore[method-assign]
-
-
-def _failed_as_expected(report: pytest.TestReport) -> bool:
-    return report.skipped and hasattr(report, "wasxfail")
-
-
 def _fails(owner: Owner, report: Report) -> bool:
     return owner.raises and (not is_clean(report) or bool(report.notes))
 
@@ -575,18 +436,6 @@ def _long_text(error: pytest.ExceptionInfo[BaseException], report: Report) -> An
     if crash is not None and found is not None and found[1] is not None:
         crash.path, crash.lineno = found[0], found[1]
     return text
-
-
-def _async_function_of(item: pytest.Item) -> tuple[Any, str]:
-    """Where the coroutine function of an async test stands, for the plugin that will run it."""
-    function = getattr(item, "obj", None)
-    if _owner.is_plain(function):
-        return None, ""
-    hypothesis = getattr(function, "hypothesis", None)
-    inner = getattr(hypothesis, "inner_test", None)
-    if inspect.iscoroutinefunction(inner):
-        return hypothesis, "inner_test"
-    return (item, "obj") if inspect.iscoroutinefunction(function) else (None, "")
 
 
 def _loop_of_unittest(item: pytest.Item) -> Any:
