@@ -120,7 +120,14 @@ class Checks:
         with warnings.catch_warnings():
             if session.config.pluginmanager.has_plugin("warnings"):
                 warnings.filterwarnings("always", category=LeakWarning)
-            return (yield)
+            try:
+                return (yield)
+            except (KeyboardInterrupt, pytest.exit.Exception):
+                self._interrupted = True
+                raise
+            finally:
+                if self._test is not None:  # neither its set-up nor its teardown came to the item
+                    self.end_test(self._test)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:

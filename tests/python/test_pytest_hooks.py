@@ -371,6 +371,36 @@ def test_without_pytest_s_reporter_leaks_are_found_as_well(suite):
     assert f"test_it.py::test_fails teardown passed {told}" in found.text
 
 
+def test_the_last_test_is_checked_though_its_module_fails_before_and_after_it(suite):
+    """Its own set-up and teardown are never called, and pytest's teardown raises."""
+    files = {
+        "leaks": LEAKS,
+        "conftest": """
+            import pytest
+            from leaks import leak
+
+            class Broken(pytest.Module):
+                def setup(self):
+                    leak()
+                    raise OSError("no set-up")
+
+                def teardown(self):
+                    raise OSError("no teardown")
+
+            def pytest_pycollect_makemodule(module_path, parent):
+                return Broken.from_parent(parent, path=module_path)
+        """,
+        "test_it": """
+            def test_last():
+                pass
+        """,
+    }
+    found = suite("--leakguard", **files)
+    assert found.status == 1
+    assert "leakguard: 1 test checked, leaks from 1 site" in found.text
+    assert "leaks.py:5" in found.text
+
+
 def test_an_item_s_own_set_up_is_left_as_it_was(suite):
     found = suite(
         "--leakguard",
