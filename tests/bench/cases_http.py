@@ -46,7 +46,7 @@ def http(options: Options) -> Iterator[Figure | Absent]:
         if options.quick and server == "aiohttp":
             continue
         name = f"{title}, requests per second"
-        processes, turns = (1, 7) if options.quick else (5, 7)
+        processes, turns = (1, 7) if options.quick else (10, 3)
         yield from one(server, "leakguard", name, processes, turns, budget=0.99)
     if options.quick or not options.peers:
         return
