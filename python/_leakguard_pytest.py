@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MARKER = "leakguard"
 FIXTURE = "no_leaks"
+_SESSION = "leakguard._pytest_session"
 _MARKER = (
     "leakguard(on=True, *, grace=1.0, kinds=None, ignore=(), action='raise', ...): check that this "
     "test leaves no task or thread behind, with the arguments of leakguard.guard; "
@@ -106,7 +107,7 @@ def _asks(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if "leakguard._pytest_session" in sys.modules:
+    if _SESSION in sys.modules:
         _session().finish(config)
 
 
@@ -131,9 +132,10 @@ def markers_of(item: pytest.Item) -> list[pytest.Mark]:
 
 def _session() -> ModuleType:
     """The part of leakguard that runs the checks."""
-    with _past_rewriting():
-        from leakguard import _pytest_session
-    return _pytest_session
+    if _SESSION not in sys.modules:
+        with _past_rewriting():
+            import leakguard._pytest_session  # noqa: F401
+    return sys.modules[_SESSION]
 
 
 @contextlib.contextmanager
