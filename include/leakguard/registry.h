@@ -20,8 +20,8 @@
 
 #include "leakguard/alloc.h"
 #include "leakguard/base.h"
-#include "leakguard/lock.h"
 #include "leakguard/depot.h"
+#include "leakguard/lock.h"
 
 typedef struct lg_registry lg_registry;
 
