@@ -226,13 +226,6 @@ frames_running_task(PyThreadState *tstate, PyObject **ret_loop, int *ret_known)
 #endif
 
 bool
-frames_unbegun(PyObject *object)
-{
-    return object != NULL && PyCoro_CheckExact(object)
-           && ((PyGenObject *)object)->gi_frame_state == FRAME_CREATED;
-}
-
-bool
 frames_suspended(PyObject *object, lg_frame *ret_frame)
 {
     if (!PyCoro_CheckExact(object)) {

@@ -69,10 +69,6 @@ frames_stand(PyThreadState *tstate, const frames_mark *loop, frames_inside *insi
 PyObject *
 frames_running_task(PyThreadState *tstate, PyObject **ret_loop, int *ret_known);
 
-/* Whether this is a coroutine that has not begun to run; false where that is not known, and for NULL. */
-bool
-frames_unbegun(PyObject *object);
-
 /* Whether this is a suspended coroutine; then *ret_frame are the words of its frame, as above. The
  * code object is borrowed. Asking for `cr_frame` would leave a frame object behind in each. */
 bool

@@ -53,10 +53,9 @@ hook_init(PyObject *self, PyObject *args, PyObject *kwargs)
         glue_cancel(self);
     }
     else if (LG_HAVE_EAGER_TASKS) {
-        /* Only an eager task can be done by now, and its coroutine has run then. */
-        PyObject *coroutine = coroutine_argument(args, kwargs);
-        if (!frames_unbegun(coroutine) && task_is_done(self)) {
-            epitaph_prepare(self, coroutine);
+        /* Only an eager task can have children by now, and be done. */
+        if (lg_registry_last_serial(glue->tracker->registry) != serial && task_is_done(self)) {
+            epitaph_prepare(self, coroutine_argument(args, kwargs));
         }
         if (glue->task_ends.on && is_eager(kwargs)) {
             task_ends_look(self);
