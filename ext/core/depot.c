@@ -18,19 +18,19 @@ typedef struct stored {
 } stored;
 
 struct lg_depot {
-    lg_lock *lock; /* its own or the tracker's; guards all that follows */
-    lg_lock own_lock;
-    lg_depot_config config;
-    stored **table; /* open addressing by hash, at most half full; NULL is empty */
-    size_t table_size;
+    lg_lock *lock;       /* its own or the tracker's; guards all that follows */
     stored **by_id;      /* [0] is never used; NULL where an id is free */
     uint32_t *next_free; /* of a free id: the next free one, 0 at the end */
     uint32_t ids;        /* how many of by_id were ever used, [0] included */
     uint32_t ids_room;   /* allocated */
     uint32_t free_head;  /* 0: none */
-    size_t count;
     size_t used;
+    size_t count;
+    stored **table; /* open addressing by hash, at most half full; NULL is empty */
+    size_t table_size;
     size_t bytes;
+    lg_depot_config config;
+    lg_lock own_lock;
 };
 
 static void *
@@ -160,7 +160,7 @@ has_room(const lg_depot *depot, size_t more)
     return depot->bytes + more <= depot->config.max_bytes;
 }
 
-static lg_status
+static LG_COLD lg_status
 grow_table(lg_depot *depot)
 {
     size_t size = depot->table_size * 2;
@@ -183,7 +183,7 @@ grow_table(lg_depot *depot)
     return LG_OK;
 }
 
-static lg_status
+static LG_COLD lg_status
 grow_ids(lg_depot *depot)
 {
     uint32_t room = depot->ids_room * 2;
@@ -231,7 +231,7 @@ take_id(lg_depot *depot)
 }
 
 /* Stores a stack that is not known yet, with one use. */
-static lg_status
+static LG_COLD lg_status
 store(lg_depot *depot, const lg_stack *wanted, uint32_t *ret_id)
 {
     size_t size = stored_size(wanted->count);

@@ -13,7 +13,6 @@
 #include "leakguard/watermark.h"
 
 #define NOBODY LG_NO_SLOT
-#define LG_COLD __attribute__((noinline, cold))
 #define MOST_CHILDREN ((1u << 24) - 1) /* beyond, the number sticks: the ghost stays for ever */
 
 enum { FIRST_INDEX = 4096 }; /* 16 KiB: up to a thousand records hardly collide */
@@ -39,11 +38,9 @@ typedef struct {
     unsigned flags : 4;
 } entry;
 
+/* What each insertion and removal asks for stands first. */
 struct lg_registry {
     lg_lock *lock; /* its own or the tracker's; guards all that follows */
-    lg_lock own_lock;
-    lg_allocator allocator;
-    lg_slab entries;
     uint32_t *index;
     uint32_t index_size;   /* a power of two */
     uint32_t last_creator; /* slot of a live record, or NOBODY: creators come in runs */
@@ -51,10 +48,13 @@ struct lg_registry {
     uint32_t oldest;
     uint32_t newest;
     uint64_t last_serial;
-    size_t ghosts;
     lg__marks *marks; /* of open watermarks; NULL where none is */
-    size_t bytes;     /* beside the slab's */
+    lg_slab entries;
     lg_kind_count kinds[LG_KIND_LIMIT];
+    size_t ghosts;
+    size_t bytes; /* beside the slab's */
+    lg_allocator allocator;
+    lg_lock own_lock;
 };
 
 static void
@@ -213,7 +213,7 @@ index_put(uint32_t *index, uint32_t size, const void *object, uint32_t slot)
 }
 
 /* False where memory ran out; then the old index serves on. */
-static bool
+static LG_COLD bool
 resize_index(lg_registry *registry, uint32_t size)
 {
     uint32_t *index = take(registry, size * sizeof(*index));
@@ -390,7 +390,7 @@ lg__registry_insert(lg_registry *registry, const lg_birth *birth, lg_stack_id st
         found = search(registry, birth->object);
     }
     uint32_t slot = lg_slab_take(&registry->entries);
-    if (slot >= SLOT_MASK) {
+    if (LG_RARELY(slot >= SLOT_MASK)) {
         if (slot != NOBODY) {
             lg_slab_give(&registry->entries, slot);
         }
@@ -443,7 +443,7 @@ is_thread(const entry *record)
 }
 
 /* Makes a record that others name as their creator a ghost. */
-static void
+static __attribute__((noinline)) void
 make_ghost(lg_registry *registry, uint32_t slot, lg_note **notes)
 {
     entry *ended = at(registry, slot);
@@ -477,7 +477,7 @@ end_record(lg_registry *registry, uint32_t place, bool cancelled, lg_removed *re
     uint32_t slot = slot_at(registry, place);
     entry *ended = at(registry, slot);
     *ret_removed = (lg_removed){.serial = ended->serial, .stack = ended->stack, .slot = slot};
-    if (cancelled) {
+    if (LG_RARELY(cancelled)) {
         registry->kinds[ended->kind].created--;
     }
     else {

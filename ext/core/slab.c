@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "leakguard/base.h"
+
 enum { FIRST_ROOM = 8 };
 
 static void *
@@ -67,7 +69,7 @@ set_next_free(lg_slab *slab, uint32_t slot, uint32_t next)
     memcpy(lg_slab_at(slab, slot, slab->item_size), &next, sizeof(next));
 }
 
-static void
+static LG_COLD void
 open_push(lg_slab *slab, uint32_t number)
 {
     lg_slab_chunk *pushed = &slab->chunks[number];
@@ -79,7 +81,7 @@ open_push(lg_slab *slab, uint32_t number)
     slab->open_head = number;
 }
 
-static void
+static LG_COLD void
 open_remove(lg_slab *slab, uint32_t number)
 {
     const lg_slab_chunk *removed = &slab->chunks[number];
@@ -110,7 +112,7 @@ grow_room(lg_slab *slab)
 }
 
 /* Makes a chunk of free items the first open one. */
-static bool
+static LG_COLD bool
 add_chunk(lg_slab *slab)
 {
     uint32_t number = slab->bare_head;
@@ -163,7 +165,7 @@ lg_slab_take(lg_slab *slab)
 
 /* One wholly free chunk is kept, so that a number of items that swings around a chunk's border does
  * not allocate each time. */
-static void
+static LG_COLD void
 chunk_emptied(lg_slab *slab, uint32_t number)
 {
     if (slab->spare == LG_NO_SLOT) {

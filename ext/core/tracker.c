@@ -48,11 +48,11 @@ lg_tracker_birth(lg_tracker *tracker, const lg_stack *stack, lg_stack_id *stack_
     lg_stack_id id = stack_id != NULL ? *stack_id : LG_STACK_EMPTY;
     lg_status status = LG_OK;
     lg_lock_take(&tracker->lock);
-    if (!lg__depot_hold(depot, id)) {
+    if (LG_RARELY(!lg__depot_hold(depot, id))) {
         status = lg__depot_intern(depot, stack, &id);
     }
     if (status == LG_OK) {
-        if (atomic_load_explicit(&tracker->watched, memory_order_relaxed)) {
+        if (LG_RARELY(atomic_load_explicit(&tracker->watched, memory_order_relaxed))) {
             lg__watermark_meet(tracker, id, stack);
         }
         status = lg__registry_insert(tracker->registry, birth, id, ret_serial);

@@ -304,13 +304,13 @@ glue_forget_stacks(void)
     }
 }
 
-/* *stack_id: as lg_tracker_birth has it. */
-static uint64_t
-record_birth(const lg_stack *stack, lg_stack_id *stack_id, const lg_birth *birth, bool *ret_known)
+/* A birth that the tracker has not taken, with that status. */
+static LG_COLD uint64_t
+record_otherwise(lg_status status, const lg_stack *stack, lg_stack_id *stack_id,
+                 const lg_birth *birth, bool *ret_known)
 {
     uint64_t serial = 0;
     lg_tracker *tracker = glue->tracker;
-    lg_status status = lg_tracker_birth(tracker, stack, stack_id, birth, &serial);
     if (status == LG_FULL) {
         /* Releasing code objects may run Python code, which may uninstall. */
         glue_forget_stacks();
@@ -334,6 +334,19 @@ record_birth(const lg_stack *stack, lg_stack_id *stack_id, const lg_birth *birth
         tracker->dropped++;
     }
     return 0;
+}
+
+/* *stack_id: as lg_tracker_birth has it. */
+static inline uint64_t
+record_birth(const lg_stack *stack, lg_stack_id *stack_id, const lg_birth *birth, bool *ret_known)
+{
+    uint64_t serial;
+    lg_status status = lg_tracker_birth(glue->tracker, stack, stack_id, birth, &serial);
+    if (LG_RARELY(status != LG_OK)) {
+        return record_otherwise(status, stack, stack_id, birth, ret_known);
+    }
+    *ret_known = false;
+    return serial;
 }
 
 /* Apart, for the room that the frames take. */
@@ -415,6 +428,18 @@ glue_adopt(lg_kind kind, const void *object)
     return record_birth(&empty, NULL, &birth, &known);
 }
 
+/* Hangs a note on the ghost of a creator whose children live on. */
+static LG_COLD void
+annotate(lg_tracker *tracker, const lg_removed *removed, epitaph *note)
+{
+    /* Describing ran Python code: tracking may have ended, or the children gone. */
+    if (note != NULL
+        && (glue->tracker != tracker
+            || lg_registry_annotate(tracker->registry, removed, &note->link) != LG_OK)) {
+        epitaph_free_all(&note->link);
+    }
+}
+
 void
 glue_death(const void *key, epitaph *(*describe)(void *subject), void *subject)
 {
@@ -423,23 +448,17 @@ glue_death(const void *key, epitaph *(*describe)(void *subject), void *subject)
     if (tracker == NULL || lg_tracker_death(tracker, key, &removed) != LG_OK) {
         return;
     }
-    epitaph_free_all(removed.notes);
-    epitaph *note;
-    if (removed.is_creator && describe != NULL) {
-        note = describe(subject);
+    if (LG_RARELY(removed.notes != NULL)) {
+        epitaph_free_all(removed.notes);
     }
-    else {
-        /* Its children went first: what was prepared is of no use any more. */
-        note = epitaphs_are_prepared() ? epitaph_prepared(key) : NULL;
-        removed.is_creator = false;
+    if (LG_RARELY(removed.is_creator && describe != NULL)) {
+        annotate(tracker, &removed, describe(subject));
     }
-    if (note == NULL) {
-        return;
-    }
-    /* Describing ran Python code: tracking may have ended, or the children gone. */
-    if (glue->tracker != tracker || !removed.is_creator
-        || lg_registry_annotate(tracker->registry, &removed, &note->link) != LG_OK) {
-        epitaph_free_all(&note->link);
+    else if (LG_RARELY(epitaphs_are_prepared())) {
+        epitaph *note = epitaph_prepared(key); /* its children went first: of no use any more */
+        if (note != NULL) {
+            epitaph_free_all(&note->link);
+        }
     }
 }
 

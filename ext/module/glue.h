@@ -59,19 +59,20 @@ typedef struct {
 /* What the hooks found where they sit now. Kept after unhook: somebody may have copied our
  * functions, which then pass through. */
 typedef struct {
-    PyTypeObject *type; /* owned */
     initproc init;
     destructor dealloc;
-    inquiry clear;
+    bool on;
     bool init_chained, dealloc_chained, clear_chained; /* left under another library's */
-    PyWrapperDescrObject *wrapper;                     /* owned: Task.__init__ */
+    inquiry clear;
+    PyTypeObject *type;            /* owned */
+    PyWrapperDescrObject *wrapper; /* owned: Task.__init__ */
     void *wrapped;
     PyObject *done; /* owned: the method descriptor Task.done */
-    bool on;
 } task_hook;
 
 /* Where the end of a C task is seen while somebody counts tasks; see hook_task_end.c. */
 typedef struct {
+    bool on;
     PyTypeObject *type; /* owned: TaskStepMethWrapper */
     const void *module; /* the task type that it goes with: compared, never followed */
     ternaryfunc step;
@@ -82,7 +83,6 @@ typedef struct {
     PyGetSetDef *callbacks;
     bool step_chained, wake_chained; /* left under another library's */
     uint32_t wanted;                 /* open watermarks that count tasks */
-    bool on;
 } task_end_hook;
 
 /* One entry of a C module's method table. */
@@ -126,16 +126,29 @@ typedef enum {
 } process_start;
 
 typedef struct {
+    /* What each birth and death asks for stands first, side by side: a program that does other work
+     * in between waits for each cache line anew. */
+    lg_tracker *tracker;        /* owned; NULL when not installed */
     PyInterpreterState *interp; /* the main interpreter, the only one that is tracked */
-    module_state *state;        /* of the module in that interpreter; NULL once it is cleared */
+    uint64_t epoch;             /* counts installations */
     pthread_key_t local;        /* -> thread_local_state */
+    uint32_t scopes_active;     /* guards with scope="descendants" that are entered now */
+    PyObject *current_tasks;    /* owned: asyncio.tasks._current_tasks; or NULL */
+    struct {
+        uint64_t version; /* of that dict; 0 where nothing is known */
+        PyObject *loop;   /* borrowed, as the next: compared, and held by the dict */
+        PyObject *task;
+    } last_task;
+    module_state *state;  /* of the module in that interpreter; NULL once it is cleared */
+    bool wants_destroyed; /* somebody may ask for what is destroyed, or collected unclosed */
+    task_hook tasks;
+    task_end_hook task_ends;
+    uint64_t seen[LG_KIND_LIMIT]; /* births that hooks saw, failed creations included */
+
     _Atomic(thread_local_state *) spare_locals[4]; /* owned: of threads that have ended; or NULL */
-    lg_tracker *tracker;                           /* owned; NULL when not installed */
-    uint64_t epoch;                                /* counts installations */
     uint64_t next_serial;                          /* where the next installation's serials begin */
     uint64_t loop_runs;                            /* counts the runs of loops */
     uint32_t depth;                                /* frames kept of a stack */
-    recent_stack recent[RECENT_STACKS];            /* by frames_key */
     struct {
         pid_t pid; /* the process that armed it: a forked child's status is never touched */
         int code;
@@ -175,9 +188,7 @@ typedef struct {
     PyObject *qualname;
     PyObject *func;
     PyObject *run;
-    PyObject *target; /* "_target" */
-    task_hook tasks;
-    task_end_hook task_ends;
+    PyObject *target;              /* "_target" */
     struct foreign_roots *foreign; /* owned, never freed: of fanout.c */
     asyncgen_hook asyncgens;
     method_hook threads[THREAD_STARTS];
@@ -187,20 +198,12 @@ typedef struct {
     method_hook processes[PROCESS_STARTS];
     method_hook set_running_loop;
     method_hook set_signal;
-    uint64_t seen[LG_KIND_LIMIT]; /* births that hooks saw, failed creations included */
 
     bool tempdirs_on;
     bool tempdirs_audited;      /* its audit hook is in, for good */
     PyObject *describe_process; /* owned: see hook_process.c; or NULL */
 
-    PyObject *scope_var;     /* owned: the context variable of scope="descendants"; or NULL */
-    uint32_t scopes_active;  /* guards with that scope that are entered now */
-    PyObject *current_tasks; /* owned: asyncio.tasks._current_tasks; or NULL */
-    struct {
-        uint64_t version; /* of that dict; 0 where nothing is known */
-        PyObject *loop;   /* borrowed, as the next: compared, and held by the dict */
-        PyObject *task;
-    } last_task;
+    PyObject *scope_var;        /* owned: the context variable of scope="descendants"; or NULL */
     PyObject *pure_task;        /* owned: asyncio.tasks._PyTask; or NULL */
     PyObject *get_running_loop; /* owned: _asyncio._get_running_loop; or NULL */
     PyObject *pool_marks;       /* owned: dict whose keys are targets and classes of pool threads */
@@ -208,10 +211,10 @@ typedef struct {
     PyObject *destroyed;        /* owned: callable, told of tasks freed while pending; or NULL */
     PyObject *unclosed;         /* owned: callable, given what is collected unclosed; or NULL */
     unsigned unclosed_kinds;    /* bits of the kinds that it is given */
-    bool wants_destroyed;       /* somebody may ask for these */
     PyObject *run_forever; /* owned: the code of BaseEventLoop.run_forever; NULL while unknown */
     PyObject *thread_type; /* owned: threading.Thread; or NULL while that is not loaded */
     PyObject *thread_run;  /* owned: its `run` */
+    recent_stack recent[RECENT_STACKS]; /* by frames_key; what is never used has no memory */
 } glue_context;
 
 /* Set once, at the module's first execution in the main interpreter; never freed, since another

@@ -34,6 +34,11 @@ typedef enum {
     LG_KIND_LIMIT = 16,
 } lg_kind;
 
+/* For what hardly ever runs: kept out of the way of what does, so that a birth's and a death's
+ * instructions lie together. */
+#define LG_COLD __attribute__((noinline, cold))
+#define LG_RARELY(condition) __builtin_expect(!!(condition), 0)
+
 #define LG_KIND_BIT(kind) (1u << (kind))
 #define LG_ALL_KINDS ((1u << LG_KIND_LIMIT) - 1u)
 

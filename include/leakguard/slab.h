@@ -27,15 +27,15 @@ typedef struct {
 /* Not opaque, so that its owner can hold it by value and lg_slab_at costs nothing; its members are
  * the slab's own. */
 typedef struct {
-    lg_allocator allocator;
-    size_t item_size; /* at least 4: a free item holds the next free slot */
-    size_t bytes;     /* allocated, all told */
     lg_slab_chunk *chunks;
+    uint32_t open_head; /* chunks with free items */
+    uint32_t spare;     /* a chunk that is wholly free and kept, or LG_NO_SLOT */
+    uint32_t bare_head; /* chunks without memory, to be used again */
     uint32_t room;      /* of `chunks` */
     uint32_t count;     /* how many chunks were ever used */
-    uint32_t open_head; /* chunks with free items */
-    uint32_t bare_head; /* chunks without memory, to be used again */
-    uint32_t spare;     /* a chunk that is wholly free and kept, or LG_NO_SLOT */
+    size_t item_size;   /* at least 4: a free item holds the next free slot */
+    size_t bytes;       /* allocated, all told */
+    lg_allocator allocator;
 } lg_slab;
 
 /* False where memory ran out; then nothing is to be undone. */
