@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 
 import pytest
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from leakguard._owner import Owner
     from leakguard._pytest_checks import Checks
 
+    _Replaced = tuple[object, Callable[[], None] | None]  # ours, and what the item had of its own
+
 _Function = pytest.Function
 
 
@@ -25,11 +28,9 @@ class Test:
     __slots__ = (
         "_checks",
         "_function",
-        "_is_in_place",
-        "_is_setup_in_place",
-        "_own_setup",
-        "_own_teardown",
         "_plain",
+        "_setup_here",
+        "_teardown_here",
         "failed",
         "item",
         "owner",
@@ -40,9 +41,8 @@ class Test:
         self.owner = owner
         self._checks = checks
         self._function: tuple[Any, str, Any] | None = None
-        self._own_setup: Callable[[], None] | None = None
-        self._own_teardown: Callable[[], None] | None = None
-        self._is_in_place = self._is_setup_in_place = False
+        self._setup_here: _Replaced | None = None
+        self._teardown_here: _Replaced | None = None
         self._plain: object = None  # the function of the last test that had one that is not async
         self.begin(item)
 
@@ -62,9 +62,10 @@ class Test:
         after all its fixtures' and before those of wider fixtures; and an async test prepared after
         the node's own set-up."""
         item = self.item
-        self._is_in_place = True
-        self._own_teardown = item.__dict__.get("teardown")
-        item.teardown = self._teardown  # type: ignore[method-assign]
+        own = item.__dict__.get("teardown")
+        ours = functools.partial(self._teardown, item, own)
+        item.teardown = ours  # type: ignore[method-assign]
+        self._teardown_here = ours, own
         if type(item) is _Function:
             function = item.obj
             if function is self._plain:
@@ -72,27 +73,34 @@ class Test:
             if _owner.is_plain(function):
                 self._plain = function
                 return
-        self._is_setup_in_place = True
-        self._own_setup = item.__dict__.get("setup")
-        item.setup = self._setup  # type: ignore[method-assign]
+        own = item.__dict__.get("setup")
+        ours = functools.partial(self._setup, item, own)
+        item.setup = ours  # type: ignore[method-assign]
+        self._setup_here = ours, own
 
-    def _setup(self) -> None:
+    # A later plugin may have kept these two, and call them when the item is run once more.
+    def _setup(self, item: pytest.Item, own: Callable[[], None] | None) -> None:
         __tracebackhide__ = True
-        self._put_back_setup()
-        self.item.setup()
-        self.prepare_call()
+        if item is self.item:
+            self._put_back_setup()
+        _call(item, "setup", own)
+        if item is self.item:
+            self.prepare_call()
 
     def _put_back_setup(self) -> None:
-        self._is_setup_in_place = False
-        _put_back(self.item, "setup", self._setup, self._own_setup)
+        if self._setup_here is not None:
+            here, self._setup_here = self._setup_here, None
+            _put_back(self.item, "setup", *here)
 
-    def _teardown(self) -> None:
+    def _teardown(self, item: pytest.Item, own: Callable[[], None] | None) -> None:
         __tracebackhide__ = True
-        self.put_back()
+        if item is self.item:
+            self.put_back()
         try:
-            self.item.teardown()
+            _call(item, "teardown", own)
         finally:
-            self._checks.end_test(self)
+            if item is self.item:
+                self._checks.end_test(self)
 
     def prepare_call(self) -> None:
         """Have an async test run in the owner's scope, whoever runs it."""
@@ -121,20 +129,25 @@ class Test:
         """Put back what this has replaced."""
         if self._function is not None:
             self.put_back_function()
-        if self._is_in_place:
-            self._is_in_place = False
-            item = self.item
-            if self._is_setup_in_place:
-                self._put_back_setup()
-            if self._own_teardown is None:
-                del item.teardown  # the class's again
-            else:
-                item.teardown = self._own_teardown  # type: ignore[method-assign]
+        if self._teardown_here is not None:
+            self._put_back_setup()
+            here, self._teardown_here = self._teardown_here, None
+            _put_back(self.item, "teardown", *here)
+
+
+def _call(item: pytest.Item, name: str, own: Callable[[], None] | None) -> None:
+    """What stood in the place of ours: what the item had of its own there, or its class's method.
+    What stands there now may be a later plugin's, which has called ours."""
+    __tracebackhide__ = True
+    if own is not None:
+        own()
+    else:
+        getattr(type(item), name)(item)
 
 
 def _put_back(item: pytest.Item, name: str, ours: object, own: object) -> None:
     """The attribute of this item, where it is still ours."""
-    if item.__dict__.get(name) == ours:
+    if item.__dict__.get(name) is ours:
         if own is None:
             delattr(item, name)
         else:
@@ -147,7 +160,7 @@ def fail_after_setup(item: pytest.Item, message: str) -> None:
 
     def setup() -> None:
         _put_back(item, "setup", setup, own)
-        item.setup()
+        _call(item, "setup", own)
         pytest.fail(message, pytrace=False)
 
     item.setup = setup  # type: ignore[method-assign]

@@ -437,3 +437,57 @@ def test_an_item_s_own_set_up_is_left_as_it_was(suite):
     assert "left test_it.py::TestIt::test_async []" in found.text
     assert "left test_it.py::TestIt::test_own ['setup']" in found.text
     assert "left test_it.py::TestIt::test_skipped []" in found.text
+
+
+def test_what_a_later_plugin_puts_around_set_up_and_teardown_stays(suite):
+    files = {
+        "leaks": LEAKS,
+        "conftest": """
+            ITEMS, CALLED = {}, {}
+
+            def around(item, name):
+                before = getattr(item, name)
+
+                def wrapper():
+                    CALLED[item.name].append(name)
+                    before()
+
+                setattr(item, name, wrapper)
+                return wrapper
+
+            def pytest_runtest_setup(item):
+                CALLED[item.name] = []
+                ITEMS[item.nodeid] = item, [around(item, name) for name in ("setup", "teardown")]
+
+            def pytest_runtest_logfinish(nodeid, location):
+                item, put = ITEMS[nodeid]
+                stays = [vars(item).get("setup"), vars(item).get("teardown")] == put
+                print("of", item.name, stays, *CALLED[item.name])
+        """,
+        "test_it": """
+            import pytest
+            import unittest
+            from leaks import leak
+
+            def test_leaks():
+                leak()
+
+            @pytest.mark.leakguard(nonsense=1)
+            def test_is_asked_for_nonsense():
+                pass
+
+            class TestIt(unittest.IsolatedAsyncioTestCase):
+                async def test_async(self):
+                    leak()
+        """,
+    }
+    tests = ("test_leaks", "test_async", "test_is_asked_for_nonsense")
+    found = suite("--leakguard", **files)
+    assert found.leaking == ["test_async", "test_leaks"]
+    assert "unknown argument 'nonsense'" in found.text
+    for name in tests:
+        assert f"of {name} True setup teardown" in found.text
+    again = suite("--leakguard", "--reruns=1", plugins=["rerunfailures"], **files)
+    assert "4 passed, 3 errors, 3 rerun" in again.text
+    for name in tests:
+        assert f"of {name} True setup setup teardown teardown" in again.text
