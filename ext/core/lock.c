@@ -7,11 +7,10 @@ void
 lg__lock_wait(lg_lock *lock)
 {
     enum { YIELDS = 16, PAUSE = 50 * 1000 }; /* nanoseconds */
-    for (int tries = 0;; tries++) {
-        if (!atomic_load_explicit(&lock->taken, memory_order_relaxed)
-            && !atomic_exchange_explicit(&lock->taken, true, memory_order_acquire)) {
-            return;
-        }
+    atomic_fetch_add_explicit(&lock->waiting, 1, memory_order_relaxed);
+    for (int tries = 0; atomic_load_explicit(&lock->taken, memory_order_relaxed)
+                        || atomic_exchange_explicit(&lock->taken, true, memory_order_acquire);
+         tries++) {
         if (tries < YIELDS) {
             sched_yield();
         }
@@ -19,4 +18,11 @@ lg__lock_wait(lg_lock *lock)
             nanosleep(&(struct timespec){.tv_nsec = PAUSE}, NULL);
         }
     }
+    atomic_fetch_sub_explicit(&lock->waiting, 1, memory_order_relaxed);
+}
+
+void
+lg__lock_yield(void)
+{
+    sched_yield();
 }

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* sched_getcpu */
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -12,6 +13,7 @@ typedef struct {
     long counter; /* guarded by the lock, and by nothing else */
     atomic_bool begun;
     atomic_bool waited; /* the waiter has the lock */
+    atomic_int rounds;  /* of the hog */
 } shared;
 
 static void *
@@ -74,6 +76,52 @@ START_TEST(who_finds_it_taken_waits_until_it_is_given)
 }
 END_TEST
 
+/* Gives it for a moment only. */
+static void *
+hog(void *argument)
+{
+    shared *all = argument;
+    while (!atomic_load(&all->waited)) {
+        lg_lock_take(&all->lock);
+        atomic_store(&all->begun, true);
+        for (int i = 0; i < 100000; i++) {
+            __asm__ volatile("");
+        }
+        lg_lock_give(&all->lock);
+        atomic_fetch_add(&all->rounds, 1);
+    }
+    return NULL;
+}
+
+/* Where one thread runs at a time: on one processor, and under valgrind. */
+START_TEST(who_takes_it_again_and_again_lets_others_have_it)
+{
+    shared all = {.counter = 0};
+    cpu_set_t before, one;
+    CPU_ZERO(&one);
+    ck_assert_int_eq(sched_getaffinity(0, sizeof(before), &before), 0);
+    CPU_SET(sched_getcpu(), &one);
+    ck_assert_int_eq(sched_setaffinity(0, sizeof(one), &one), 0);
+    pthread_t thread;
+    ck_assert_int_eq(pthread_create(&thread, NULL, hog, &all), 0);
+    while (!atomic_load(&all.begun)) {
+        sched_yield();
+    }
+    for (int i = 0; i < 20; i++) {
+        lg_lock_take(&all.lock);
+        all.counter++;
+        lg_lock_give(&all.lock);
+    }
+    atomic_store(&all.waited, true);
+    pthread_join(thread, NULL);
+    ck_assert_int_eq(all.counter, 20);
+    ck_assert_int_lt(atomic_load(&all.rounds),
+                     2000); /* some 100; 3,000 to 25,000 without a yield */
+    ck_assert_int_eq(atomic_load(&all.lock.waiting), 0);
+    ck_assert_int_eq(sched_setaffinity(0, sizeof(before), &before), 0);
+}
+END_TEST
+
 START_TEST(a_reset_lock_is_free)
 {
     lg_lock lock;
@@ -94,6 +142,7 @@ main(void)
     suite_add_tcase(suite, all);
     tcase_add_test(all, one_thread_at_a_time_has_it);
     tcase_add_test(all, who_finds_it_taken_waits_until_it_is_given);
+    tcase_add_test(all, who_takes_it_again_and_again_lets_others_have_it);
     tcase_add_test(all, a_reset_lock_is_free);
     return run_suite(suite);
 }
