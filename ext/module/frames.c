@@ -195,7 +195,7 @@ frames_stand(PyThreadState *tstate, const frames_mark *loop, frames_inside *insi
     const struct _PyInterpreterFrame *frame = LG_CURRENT_FRAME(tstate);
     for (uint32_t i = 0; i < inside->count; i++, frame = last->previous) {
         last = unrelated(inside->at[i].frame);
-        if (__builtin_expect(frame != inside->at[i].frame, 0)) {
+        if (LG_RARELY(frame != inside->at[i].frame)) {
             inside->at[i].frame = last = frame;
         }
         if (last == NULL || (uintptr_t)LG_FRAME_INSTRUCTION(last) != inside->at[i].place) {
